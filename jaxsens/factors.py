@@ -1,0 +1,406 @@
+"""Uncertain factors: names, marginal distributions, units, and their germ.
+
+The germ of a factor is its standardised variable. Polynomials are orthonormal
+in the germ, designs are drawn in the germ, and `FactorSpace.to_values` turns
+germ coordinates into physical settings:
+
+    values[n, d] = t_d(germ[n, d]),    t_d strictly increasing.
+
+t_d is affine, except for `LogNormal` and `LogUniform`, whose germ is a normal
+or uniform variable that is mapped through an exponential: the polynomials in
+a log-normal variable itself are not dense (Ernst et al. 2012).
+
+All arrays are float64 on the host.
+
+References:
+  Ernst, Mugler, Starkloff, Ullmann, On the convergence of generalized
+  polynomial chaos expansions, 2012, section 4.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+import chaospy
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+# Quantiles that tell two distributions apart where their repr does not (a
+# kernel density does not print its data).
+_PROBES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+# Distributions whose limits are those of the variable itself. All others are
+# cut by chaospy far out in the tails, so that their limits are no scale.
+_BOUNDED = (
+  chaospy.LowerUpperDistribution,
+  chaospy.LogUniform,
+  chaospy.Trunc,
+  chaospy.TruncExponential,
+  chaospy.TruncNormal,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Transport:
+  """Map t from germ to value, its inverse, and its slope dt/dgerm."""
+
+  germ: chaospy.Distribution
+  to_values: Callable[[np.ndarray], np.ndarray]
+  to_germ: Callable[[np.ndarray], np.ndarray]
+  slope: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factor:
+  """One uncertain input of the model.
+
+  Two factors are equal when name, unit, the repr of their distributions and
+  a few quantiles are equal; a factor can therefore be a static argument.
+
+  Attributes:
+    name: what the factor drives, for instance 'rotation'.
+    distribution: one-dimensional continuous chaospy distribution of the
+      physical value.
+    unit: physical unit of the value, '' for a pure number.
+
+  Raises:
+    ValueError: empty name, lower limit not below the upper one, parameters
+      that are not finite or not admissible.
+    TypeError: not a one-dimensional continuous chaospy distribution.
+  """
+
+  name: str
+  distribution: Any
+  unit: str = ''
+
+  def __post_init__(self):
+    if not isinstance(self.name, str) or not self.name:
+      raise ValueError(f'factor name: expected a word, got {self.name!r}')
+    _check_kind(self.name, self.distribution)
+    _check_works(self.name, self.distribution)
+    _check_quantiles(self.name, self._identity[-1], self.distribution)
+
+  @functools.cached_property
+  def _identity(self) -> tuple:
+    """Tuple that decides about equality."""
+    with np.errstate(all='ignore'):
+      quantiles = np.ravel(self.distribution.inv(np.array(_PROBES)))
+    return (
+      self.name, self.unit, repr(self.distribution),
+      tuple(float(q) for q in quantiles),
+    )  # fmt: skip
+
+  def __eq__(self, other: object) -> bool:
+    if not isinstance(other, Factor):
+      return NotImplemented
+    return self._identity == other._identity
+
+  def __hash__(self) -> int:
+    return hash(self._identity)
+
+  @functools.cached_property
+  def _transport(self) -> _Transport:
+    return _make_transport(self.distribution)
+
+  @property
+  def germ(self) -> chaospy.Distribution:
+    """Distribution of the germ: the measure of the orthonormal basis."""
+    return self._transport.germ
+
+  @property
+  def lower(self) -> float:
+    """Lower limit of the value; for unbounded factors chaospy's cut-off."""
+    return float(np.ravel(self.distribution.lower)[0])
+
+  @property
+  def upper(self) -> float:
+    """Upper limit of the value; for unbounded factors chaospy's cut-off."""
+    return float(np.ravel(self.distribution.upper)[0])
+
+  @functools.cached_property
+  def is_affine(self) -> bool:
+    """True when the value is an affine function of the germ."""
+    return not isinstance(
+      self.distribution, (chaospy.LogNormal, chaospy.LogUniform)
+    )
+
+  def to_values(self, germ: ArrayLike) -> np.ndarray:
+    """Physical values of germ coordinates, same shape."""
+    return self._transport.to_values(np.asarray(germ, np.float64))
+
+  def to_germ(self, values: ArrayLike) -> np.ndarray:
+    """Germ coordinates of physical values, same shape."""
+    return self._transport.to_germ(np.asarray(values, np.float64))
+
+  def value_slope(self, germ: ArrayLike) -> np.ndarray:
+    """Derivative of the value by the germ at germ coordinates, same shape."""
+    return self._transport.slope(np.asarray(germ, np.float64))
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorSpace:
+  """Independent factors in the order in which they are applied.
+
+  Attributes:
+    factors: the factors; their names differ.
+
+  Raises:
+    ValueError: no factor, or two factors of one name.
+    TypeError: an entry that is not a `Factor`.
+  """
+
+  factors: tuple[Factor, ...]
+
+  def __post_init__(self):
+    object.__setattr__(self, 'factors', tuple(self.factors))
+    if not self.factors:
+      raise ValueError('factors: expected at least one factor, got none')
+    for factor in self.factors:
+      if not isinstance(factor, Factor):
+        raise TypeError(f'factors: expected Factor, got {factor!r}')
+    twice = sorted({n for n in self.names if self.names.count(n) > 1})
+    if twice:
+      raise ValueError(f'factors: names given more than once: {twice}')
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Names of the factors, in order."""
+    return tuple(factor.name for factor in self.factors)
+
+  @property
+  def units(self) -> tuple[str, ...]:
+    """Units of the factors, in order."""
+    return tuple(factor.unit for factor in self.factors)
+
+  @property
+  def dim(self) -> int:
+    """Number of factors D."""
+    return len(self.factors)
+
+  def index(self, name: str) -> int:
+    """Position of the factor of this name.
+
+    Args:
+      name: name of one of the factors.
+
+    Returns:
+      Its index.
+
+    Raises:
+      ValueError: unknown name; the message lists the known ones.
+    """
+    if name not in self.names:
+      raise ValueError(f'unknown factor {name!r}; known: {list(self.names)}')
+    return self.names.index(name)
+
+  def to_values(self, germ: ArrayLike) -> np.ndarray:
+    """Turns germ coordinates into physical values.
+
+    Args:
+      germ: (N, D) germ coordinates.
+
+    Returns:
+      (N, D) float64 values in the units of the factors.
+    """
+    return self._columns(germ, 'germ', lambda f, x: f.to_values(x))
+
+  def to_germ(self, values: ArrayLike) -> np.ndarray:
+    """Turns physical values into germ coordinates.
+
+    Args:
+      values: (N, D) values in the units of the factors.
+
+    Returns:
+      (N, D) float64 germ coordinates.
+    """
+    return self._columns(values, 'values', lambda f, x: f.to_germ(x))
+
+  def from_uniform(self, uniform: ArrayLike) -> np.ndarray:
+    """Turns points of the unit cube into germ coordinates.
+
+    germ[n, d] = F_d^-1(uniform[n, d]) with F_d the distribution function of
+    the germ. The ends 0 and 1 are moved inside by half a rounding unit.
+
+    Args:
+      uniform: (N, D) points in [0, 1].
+
+    Returns:
+      (N, D) float64 germ coordinates.
+
+    Raises:
+      ValueError: points outside of [0, 1].
+    """
+    uniform = np.asarray(uniform, np.float64)
+    if not np.all((uniform >= 0) & (uniform <= 1)):
+      raise ValueError('uniform: expected points in [0, 1]')
+    half = np.finfo(np.float64).epsneg / 2
+    inside = np.clip(uniform, half, 1 - 2 * half)
+    return self._columns(inside, 'uniform', lambda f, u: f.germ.inv(u))
+
+  def value_slope(self, germ: ArrayLike) -> np.ndarray:
+    """Derivative of each value by its germ coordinate.
+
+    Args:
+      germ: (N, D) germ coordinates.
+
+    Returns:
+      (N, D) float64, slope[n, d] = d values[n, d] / d germ[n, d] > 0.
+    """
+    return self._columns(germ, 'germ', lambda f, x: f.value_slope(x))
+
+  def describe(self) -> list[dict[str, Any]]:
+    """Plain description of the factors, fit for JSON."""
+    return [
+      {
+        'name': factor.name,
+        'distribution': repr(factor.distribution),
+        'unit': factor.unit,
+        'lower': factor.lower,
+        'upper': factor.upper,
+      }
+      for factor in self.factors
+    ]
+
+  def _columns(
+    self,
+    points: ArrayLike,
+    what: str,
+    function: Callable[[Factor, np.ndarray], np.ndarray],
+  ) -> np.ndarray:
+    """Applies a function of (factor, column) to the columns of points."""
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or points.shape[1] != self.dim:
+      raise ValueError(
+        f'{what}: expected shape (N, {self.dim}) for the factors '
+        f'{list(self.names)}, got {points.shape}'
+      )
+    pairs = zip(self.factors, points.T, strict=True)
+    columns = [function(f, x) for f, x in pairs]
+    return np.stack([np.reshape(x, points.shape[0]) for x in columns], axis=1)
+
+
+def _check_kind(name: str, distribution: Any) -> None:
+  """Refuses what is no one-dimensional continuous distribution."""
+  if not isinstance(distribution, chaospy.Distribution):
+    raise TypeError(
+      f'factor {name!r}: expected a chaospy distribution, got {distribution!r}'
+    )
+  if len(distribution) != 1 or distribution.stochastic_dependent:
+    raise TypeError(
+      f'factor {name!r}: expected one independent marginal, got {distribution}'
+    )
+  if np.any(distribution.interpret_as_integer):
+    raise TypeError(
+      f'factor {name!r}: discrete distributions have no polynomial germ, '
+      f'got {distribution}'
+    )
+
+
+def _check_works(name: str, distribution: Any) -> None:
+  """Refuses what chaospy builds but cannot evaluate (2 * Uniform() + 1)."""
+  try:
+    with np.errstate(all='ignore'):
+      np.ravel([distribution.lower, distribution.upper])
+      distribution.inv(np.array(_PROBES))
+  except Exception as error:
+    raise TypeError(
+      f'factor {name!r}: chaospy cannot evaluate {distribution!r}: {error}'
+    ) from error
+
+
+def _check_quantiles(name: str, quantiles: tuple, distribution: Any) -> None:
+  """Refuses inverted limits and parameters that are not admissible.
+
+  chaospy itself accepts TruncNormal(lower=2, upper=-1) or Gamma(-1).
+  """
+  with np.errstate(all='ignore'):
+    limits = np.ravel([distribution.lower, distribution.upper])
+  if not np.all(np.isfinite(limits)):
+    raise ValueError(
+      f'factor {name!r}: limits of {distribution} are not finite: '
+      f'{limits.tolist()}'
+    )
+  if limits[0] >= limits[1]:
+    raise ValueError(
+      f'factor {name!r}: expected lower < upper, got {limits.tolist()} '
+      f'from {distribution}'
+    )
+  if not np.all(np.isfinite(quantiles)) or np.any(np.diff(quantiles) <= 0):
+    raise ValueError(
+      f'factor {name!r}: parameters of {distribution} are not admissible, '
+      'its quantiles do not increase'
+    )
+
+
+def _make_transport(distribution: chaospy.Distribution) -> _Transport:
+  """Chooses the germ of a distribution and the map from germ to value."""
+  if isinstance(distribution, chaospy.LogNormal):
+    return _log_normal_transport(distribution)
+  if isinstance(distribution, chaospy.LogUniform):
+    return _log_uniform_transport(distribution)
+  shift, scale = _affine_map(distribution)
+  if isinstance(distribution, chaospy.Uniform):
+    germ = chaospy.Uniform(-1, 1)
+  elif isinstance(distribution, chaospy.Normal):
+    germ = chaospy.Normal(0, 1)
+  else:
+    germ = chaospy.ShiftScaleDistribution(
+      distribution, shift=-shift / scale, scale=1 / scale
+    )
+  return _Transport(
+    germ,
+    lambda germ: shift + scale * germ,
+    lambda values: (values - shift) / scale,
+    lambda germ: np.full(np.shape(germ), scale),
+  )
+
+
+def _affine_map(distribution: chaospy.Distribution) -> tuple[float, float]:
+  """Shift and scale of value = shift + scale * germ."""
+  lower, upper = _limits(distribution)
+  if isinstance(distribution, _BOUNDED):
+    return (lower + upper) / 2, (upper - lower) / 2
+  if isinstance(distribution, (chaospy.Normal, chaospy.Gamma)):
+    # The recurrence holds mean and variance without rounding.
+    (mean, _), (_, variance) = distribution.ttr(np.arange(2))
+    if isinstance(distribution, chaospy.Normal):
+      return mean, np.sqrt(variance)
+    return lower, variance / (mean - lower)
+  low, middle, high = np.ravel(distribution.inv(special.ndtr([-1, 0, 1])))
+  return float(middle), float(high - low) / 2
+
+
+def _log_normal_transport(distribution: chaospy.Distribution) -> _Transport:
+  """Map value = shift + scale * exp(sigma * germ) of a normal germ."""
+  shift, _ = _limits(distribution)
+  low, high = np.ravel(distribution.inv(special.ndtr([0, 1]))) - shift
+  scale, sigma = float(low), float(np.log(high / low))
+  return _exponential_transport(chaospy.Normal(0, 1), shift, scale, sigma)
+
+
+def _log_uniform_transport(distribution: chaospy.Distribution) -> _Transport:
+  """Map value = shift + scale * exp(rate * germ), germ on [-1, 1]."""
+  shift = float(np.ravel(distribution.get_parameters(None, {})['shift'])[0])
+  lower, upper = np.log(np.array(_limits(distribution)) - shift)
+  scale, rate = float(np.exp((lower + upper) / 2)), float(upper - lower) / 2
+  return _exponential_transport(chaospy.Uniform(-1, 1), shift, scale, rate)
+
+
+def _exponential_transport(
+  germ: chaospy.Distribution, shift: float, scale: float, rate: float
+) -> _Transport:
+  """Map value = shift + scale * exp(rate * germ)."""
+  return _Transport(
+    germ,
+    lambda germ: shift + scale * np.exp(rate * germ),
+    lambda values: np.log((values - shift) / scale) / rate,
+    lambda germ: scale * rate * np.exp(rate * germ),
+  )
+
+
+def _limits(distribution: chaospy.Distribution) -> tuple[float, float]:
+  return (
+    float(np.ravel(distribution.lower)[0]),
+    float(np.ravel(distribution.upper)[0]),
+  )

@@ -1,0 +1,202 @@
+"""Chains against sequences of torchvision and PIL calls."""
+
+import chaospy
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+import pytest
+
+from jaxsens import factors
+from jaxsens.perturbations import chains
+from jaxsens.perturbations import geometry
+from jaxsens.perturbations import photometry
+from jaxsens.perturbations import registry
+from tests.oracles import torchvision_ops
+
+
+def _space(*names):
+  ranges = {'brightness': (0, 2), 'rotation': (-90, 90), 'tilt': (-20, 20)}
+  return factors.FactorSpace(tuple(
+    factors.Factor(name, chaospy.Uniform(*ranges[name])) for name in names
+  ))
+
+
+def _frame(height=97, width=80, seed=0):
+  """A gray frame with smooth and sharp parts, 8-bit values, (H, W, 1)."""
+  rng = np.random.default_rng(seed)
+  y, x = np.mgrid[0:height, 0:width]
+  frame = 90 + 60 * np.sin(x / 9) * np.cos(y / 13) + rng.normal(0, 8, x.shape)
+  frame[20:40, 30:50] = 230
+  return np.clip(frame, 0, 255).astype(np.uint8)[..., None]
+
+
+def test_brightness_equals_torchvision():
+  functional = torchvision_ops.import_torchvision().transforms.functional
+  torch = pytest.importorskip('torch')
+  image = np.random.default_rng(0).random((20, 30, 3)).astype(np.float32)
+  for factor in (0.0, 0.4, 1.0, 1.7):
+    expected = functional.adjust_brightness(
+      torch.from_numpy(image.transpose(2, 0, 1)), factor
+    ).numpy().transpose(1, 2, 0)
+    np.testing.assert_allclose(
+      photometry.brightness(image, factor), expected, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize('size', [(32, 32), (97, 80), (120, 110)])
+@pytest.mark.parametrize('convention', ['fused', 'sequential'])
+def test_identity_values_give_the_resized_image_back(size, convention):
+  chain = chains.make_chain(
+    _space('brightness', 'rotation', 'tilt'), size, convention=convention
+  )
+  image = jnp.asarray(_frame() / 255, jnp.float32)
+  actual = chain(image, jnp.asarray(chain.identity))
+  assert actual.shape == (*size, 1)
+  np.testing.assert_allclose(actual, geometry.resize(image, size), atol=2e-5)
+
+
+def test_sequential_chain_equals_torchvision_calls():
+  functional = torchvision_ops.import_torchvision().transforms.functional
+  torch = pytest.importorskip('torch')
+  space = _space('brightness', 'rotation', 'tilt')
+  chain = chains.make_chain(space, (48, 48), convention='sequential')
+  frame = (_frame() / 255).astype(np.float32)
+  height, width = frame.shape[:2]
+  bilinear = functional.InterpolationMode.BILINEAR
+  for b, r, t in [(0.5, 30.0, 10.0), (1.6, -75.0, -15.0), (1.0, 0.0, 20.0)]:
+    tensor = torch.from_numpy(frame.transpose(2, 0, 1))
+    tensor = functional.adjust_brightness(tensor, b)
+    tensor = functional.rotate(tensor, r, interpolation=bilinear)
+    shift = np.tan(np.deg2rad(t)) * width
+    tensor = functional.perspective(
+      tensor,
+      [[0, 0], [width, 0], [width, height], [0, height]],
+      [[shift, 0], [width - shift, 0], [width, height], [0, height]],
+      interpolation=bilinear,
+    )
+    expected = functional.resize(tensor, [48, 48], antialias=True)
+    np.testing.assert_allclose(
+      chain(frame, jnp.array([b, r, t])), expected.numpy().transpose(1, 2, 0),
+      atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize('names', [
+  ('brightness', 'rotation'), ('rotation', 'brightness'),
+])
+def test_fused_chain_agrees_with_the_sequence_at_equal_size(names):
+  image = jnp.asarray(_frame(64, 64) / 255, jnp.float32)
+  values = {'brightness': 1.5, 'rotation': 28.0}
+  values = jnp.array([values[name] for name in names])
+  results = [
+    chains.make_chain(_space(*names), (64, 64), convention=convention)(
+      image, values
+    )
+    for convention in ('fused', 'sequential')
+  ]
+  # Footprint and zero border differ on the rim of the rotated picture.
+  difference = np.abs(np.asarray(results[0] - results[1]))
+  assert np.quantile(difference, 0.9) < 1e-5
+
+
+def test_fused_chain_approximates_the_sequence_at_full_resolution():
+  image = jnp.asarray(_frame(388, 320) / 255, jnp.float32)
+  space = _space('brightness', 'rotation', 'tilt')
+  for values in ([0.7, 20.0, 5.0], [1.4, -60.0, -8.0]):
+    fused, sequence = (
+      chains.make_chain(space, (56, 56), convention=convention)(
+        image, jnp.array(values)
+      )
+      for convention in ('fused', 'sequential')
+    )
+    assert np.abs(np.asarray(fused - sequence)).mean() < 0.015
+
+
+def test_paper_convention_equals_pil_to_about_one_grey_level():
+  space = _space('brightness', 'rotation', 'tilt')
+  chain = chains.make_chain(space, (244, 244), convention='paper')
+  frame = _frame(300, 260)
+  functional = torchvision_ops.import_torchvision().transforms.functional
+  box = [[0, 0], [244, 0], [244, 244], [0, 244]]
+  for b, r, t in [(0.6, 25.0, 8.0), (1.8, -40.0, -6.0), (1.0, 0.0, 0.0)]:
+    image = functional.adjust_brightness(Image.fromarray(frame[..., 0]), b)
+    image = functional.rotate(image, r)
+    shift = np.tan(np.deg2rad(t)) * 244
+    end = [[shift, 0], [244 - shift, 0], [244, 244], [0, 244]]
+    image = functional.perspective(image, box, end)
+    expected = np.asarray(functional.resize(image, [244, 244]), np.float32)
+    actual = chain(jnp.asarray(frame / 255, jnp.float32), jnp.array([b, r, t]))
+    difference = np.abs(np.asarray(actual)[..., 0] * 255 - expected)
+    # PIL rotates in fixed point, so that single source pixels differ by one
+    # place, and cuts k - 1e-13 to k - 1 before it resizes.
+    assert np.mean(difference > 2.01) < 0.02, (b, r, t)
+    assert difference.mean() < 0.6
+
+
+def test_chain_is_the_same_under_jit_and_vmap_and_differentiates():
+  chain = chains.make_chain(_space('brightness', 'rotation', 'tilt'), (24, 24))
+  image = jnp.asarray(_frame() / 255, jnp.float32)
+  values = jnp.array([[0.8, 10.0, 3.0], [1.3, -50.0, -12.0]])
+  prepared = chain.prepare(image)
+  batch = jax.jit(jax.vmap(chain.apply, (None, 0)))(prepared, values)
+  for row, value in zip(batch, values, strict=True):
+    np.testing.assert_allclose(row, chain(image, value), atol=1e-5)
+  total = lambda v: jnp.mean(chain(image, v) ** 2)
+  gradient = jax.grad(total)(values[0])
+  for i, step in enumerate((1e-2, 0.2, 0.1)):
+    offset = jnp.zeros(3).at[i].set(step)
+    numeric = (total(values[0] + offset) - total(values[0] - offset)) / (
+      2 * step
+    )
+    np.testing.assert_allclose(gradient[i], numeric, rtol=0.1, atol=2e-4)
+
+
+def test_photometric_chain_needs_no_geometry():
+  chain = chains.make_chain(_space('brightness'), (97, 80))
+  image = jnp.asarray(_frame() / 255, jnp.float32)
+  np.testing.assert_allclose(
+    chain(image, jnp.array([0.5])), 0.5 * image, atol=1e-5
+  )
+
+
+def test_unknown_factor_lists_the_known_perturbations():
+  space = factors.FactorSpace((factors.Factor('zoom', chaospy.Uniform(0, 1)),))
+  with pytest.raises(KeyError, match="unknown factor 'zoom'.*rotation"):
+    chains.make_chain(space, (8, 8))
+
+
+def test_range_outside_the_limits_is_refused():
+  space = factors.FactorSpace(
+    (factors.Factor('tilt', chaospy.Uniform(-20, 30)),)
+  )
+  with pytest.raises(ValueError, match='tilt.*30.*limits'):
+    chains.make_chain(space, (8, 8))
+
+
+def test_photometry_between_geometry_is_refused_only_where_it_cannot_fuse():
+  space = _space('rotation', 'brightness', 'tilt')
+  with pytest.raises(ValueError, match='sequential'):
+    chains.make_chain(space, (8, 8))
+  chains.make_chain(space, (8, 8), convention='sequential')
+
+
+def test_wrong_number_of_values_and_unknown_convention_are_refused():
+  chain = chains.make_chain(_space('rotation'), (8, 8))
+  with pytest.raises(ValueError, match=r'\(1,\).*rotation'):
+    chain(np.zeros((8, 8, 1), np.float32), jnp.zeros(2))
+  with pytest.raises(ValueError, match='convention'):
+    chains.make_chain(_space('rotation'), (8, 8), convention='seed')
+
+
+def test_registered_perturbations_name_unit_identity_and_source():
+  for name in registry.names():
+    entry = registry.get(name)
+    lower, upper = entry.sensible_range
+    assert entry.unit and entry.source
+    assert entry.limits[0] <= lower <= entry.identity <= upper
+    assert upper <= entry.limits[1]
+  with pytest.raises(ValueError, match='already registered'):
+    registry.register(registry.Perturbation(
+      'tilt', 'geometric', geometry.rotation, 'deg', 0.0, (-1.0, 1.0), 'other'
+    ))
