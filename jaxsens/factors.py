@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+# Distributions whose recurrence chaospy has and whose germ has unit scale.
+_SCALED = (chaospy.Normal, chaospy.Gamma, chaospy.Exponential)
 # Quantiles that tell two distributions apart where their repr does not (a
 # kernel density does not print its data).
 _PROBES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -361,7 +363,7 @@ def _affine_map(distribution: chaospy.Distribution) -> tuple[float, float]:
   lower, upper = _limits(distribution)
   if isinstance(distribution, _BOUNDED):
     return (lower + upper) / 2, (upper - lower) / 2
-  if isinstance(distribution, (chaospy.Normal, chaospy.Gamma)):
+  if isinstance(distribution, _SCALED):
     # The recurrence holds mean and variance without rounding.
     (mean, _), (_, variance) = distribution.ttr(np.arange(2))
     if isinstance(distribution, chaospy.Normal):

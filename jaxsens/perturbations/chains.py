@@ -18,8 +18,8 @@ The factors act in the order of the space. Three conventions are offered:
 import dataclasses
 
 import jax
-from jax.typing import ArrayLike
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsens import factors
 from jaxsens.perturbations import geometry
@@ -52,6 +52,7 @@ class Chain:
 
   @property
   def names(self) -> tuple[str, ...]:
+    """The names of the factors, in order."""
     return tuple(p.name for p in self.perturbations)
 
   @property

@@ -1,8 +1,8 @@
 """Photometric operations: functions of the pixel values.
 
-Images are float arrays (..., C) with values in [0, 1]; every operation here acts
-on each value by itself, so that it may be carried out before a resampling on the
-samples that are read.
+Images are float arrays (..., C) with values in [0, 1]; every operation here
+acts on each value by itself, so that it may be carried out before a resampling
+on the samples that are read.
 """
 
 import jax

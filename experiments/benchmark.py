@@ -1,0 +1,237 @@
+"""Measures this package against its peers, in one run on one machine.
+
+    python -m experiments.benchmark --suite=evaluation
+    python -m experiments.benchmark --suite=fit --output=fit.json
+
+Prints Markdown tables; `--output` also keeps everything as JSON, with the
+machine it was measured on. The suites are modules of `experiments.benchmarks`;
+peers that are not installed are left out with a line that says so. Run it from
+the root of the repository on a machine that does nothing else: ratios come from
+contestants that take turns, but even they suffer from a crowd.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import datetime
+import importlib
+from importlib import metadata
+import json
+import math
+import os
+import pathlib
+import platform
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+
+from jaxsens import files
+
+# Options of each suite that shrink it to seconds.
+QUICK = {
+  'evaluation': {
+    'image_sizes': (32,),
+    'source_size': 40,
+    'image_shape': (120, 100),
+    'batch_sizes': (4,),
+    'torch_batch_sizes': (4,),
+    'seconds': 0.1,
+    'num_rounds': 2,
+    'num_source_nodes': 8,
+    'num_index_nodes': (4, 4, 2),
+  },
+  'fit': {
+    'num_nodes': 400,
+    'degree': 2,
+    'num_outputs': 4,
+    'num_outputs_chaospy': 2,
+    'num_repeats': 1,
+  },
+}
+_PACKAGES = (
+  'jaxsens', 'jax', 'jaxlib', 'flax', 'numpy', 'scipy', 'chaospy', 'pillow',
+  'torch', 'torchvision', 'pygpc',
+)  # fmt: skip
+
+_SUITE = flags.DEFINE_enum(
+  'suite', None, sorted(QUICK), 'What to measure.', required=True
+)
+_OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
+_QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to try it out.')
+_OPTIONS = flags.DEFINE_string(
+  'options', '{}', "JSON object of options of the suite's run()."
+)
+
+
+def run(
+  suite: str,
+  *,
+  quick: bool = False,
+  options: Mapping[str, Any] | None = None,
+  output: str | os.PathLike | None = None,
+  log: Callable[[str], Any] = logging.info,
+) -> dict[str, Any]:
+  """Runs a suite.
+
+  Args:
+    suite: a key of `QUICK`.
+    quick: take the options in `QUICK`.
+    options: further keyword arguments of the suite's `run`.
+    output: JSON file to write; None writes none.
+    log: receives one line of text at a time.
+
+  Returns:
+    {'suite', 'options', 'machine', 'result'}, fit for JSON.
+
+  Raises:
+    ValueError: no such suite.
+  """
+  if suite not in QUICK:
+    raise ValueError(f'suite must be one of {sorted(QUICK)}, got {suite!r}')
+  module = importlib.import_module(f'experiments.benchmarks.{suite}')
+  options = {**(QUICK[suite] if quick else {}), **(options or {})}
+  machine = describe_machine()
+  log(f'{machine["cpu"]}, {machine["cores"]} cores, {machine["device"]}')
+  report = {
+    'suite': suite,
+    'options': options,
+    'machine': machine,
+    'result': module.run(log, **options),
+  }
+  if output is not None:
+    text = json.dumps(_plain(report), indent=2, allow_nan=False)
+    files.write_text(output, text + '\n')
+  return report
+
+
+def describe_machine() -> dict[str, Any]:
+  """Returns where and with what a benchmark is run."""
+  device = jax.devices()[0]
+  return {
+    'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'system': platform.platform(),
+    'cpu': _cpu_model(),
+    'cores': os.cpu_count(),
+    'load': _load(),
+    'backend': jax.default_backend(),
+    'device': device.device_kind,
+    'num_devices': jax.device_count(),
+    'python': platform.python_version(),
+    'versions': _versions(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+  }
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+  """Returns machine and tables of a report as Markdown.
+
+  A section {measure: {row: number}} of the result becomes a table with a column
+  per measure; what is nested deeper or is no number is for the JSON file only.
+  """
+  machine = report['machine']
+  versions = ', '.join(f'{n} {v}' for n, v in machine['versions'].items())
+  parts = [
+    f'## {report["suite"]}',
+    f'{machine["date"]}; {machine["cpu"]}, {machine["cores"]} cores; '
+    f'{machine["backend"]}: {machine["num_devices"]} x {machine["device"]}; '
+    f'Python {machine["python"]}, {versions}',
+  ]
+  for title, section in report['result'].items():
+    columns = _columns(section)
+    if columns:
+      parts += [f'### {title}', _table(columns)]
+  return '\n\n'.join(parts) + '\n'
+
+
+def _columns(section: Any) -> dict[str, Mapping[str, float]]:
+  if not isinstance(section, Mapping):
+    return {}
+  return {
+    measure: rows
+    for measure, rows in section.items()
+    if isinstance(rows, Mapping)
+    and rows
+    and all(isinstance(value, int | float) for value in rows.values())
+  }
+
+
+def _table(columns: Mapping[str, Mapping[str, float]]) -> str:
+  names = dict.fromkeys(name for rows in columns.values() for name in rows)
+  header = ['', *(measure.replace('_', ' ') for measure in columns)]
+  lines = [header, ['---', *['---:'] * len(columns)]]
+  for name in names:
+    lines.append([name, *(_cell(rows.get(name)) for rows in columns.values())])
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def _cell(value: float | None) -> str:
+  if value is None:
+    return ''
+  if isinstance(value, int) or not math.isfinite(value):
+    return str(value)
+  if abs(value) >= 1000:
+    return f'{value:.0f}'
+  return f'{value:.3g}' if abs(value) < 100 else f'{value:.1f}'
+
+
+def _plain(value: Any) -> Any:
+  """Returns a value that JSON can hold; what is not finite becomes null."""
+  if isinstance(value, Mapping):
+    return {str(name): _plain(entry) for name, entry in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(entry) for entry in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _versions() -> dict[str, str]:
+  found = {}
+  for name in _PACKAGES:
+    try:
+      found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def _cpu_model() -> str:
+  path = pathlib.Path('/proc/cpuinfo')
+  for line in path.read_text().splitlines() if path.exists() else ():
+    if line.startswith('model name'):
+      return line.partition(':')[2].strip()
+  return platform.processor() or platform.machine()
+
+
+def _load() -> list[float] | None:
+  """Returns the load averages before the run; absent on some systems."""
+  return list(os.getloadavg()) if hasattr(os, 'getloadavg') else None
+
+
+def _parse_options(text: str) -> dict[str, Any]:
+  try:
+    options = json.loads(text)
+  except json.JSONDecodeError as error:
+    raise ValueError(f'--options is no JSON: {error}') from error
+  if not isinstance(options, dict):
+    raise ValueError(f'--options must be a JSON object, got {text!r}')
+  return options
+
+
+def main(argv: list[str]) -> None:
+  """Runs the suite that the flags ask for and prints its tables."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  if flags.FLAGS['verbosity'].using_default_value:
+    logging.set_verbosity(logging.INFO)
+  report = run(
+    _SUITE.value, quick=_QUICK.value, options=_parse_options(_OPTIONS.value),
+    output=_OUTPUT.value,
+  )
+  print(markdown(report))
+
+
+if __name__ == '__main__':
+  app.run(main)

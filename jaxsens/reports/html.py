@@ -1,0 +1,290 @@
+"""One self-contained page per run: no script, no link, every picture inside.
+
+The first lines say what to believe: if any Q2 is too low they say that these
+indices are not to be trusted and what to raise, before anything else.
+"""
+
+from collections.abc import Mapping
+import os
+import pathlib
+
+from jaxsens import files
+from jaxsens.reports import page
+from jaxsens.reports import results
+from jaxsens.reports import sentences
+from jaxsens.reports import tables
+
+_CAPTIONS = {
+  'overview': 'Bars: share of the variance of the probability of the true '
+              'class. Strips: each factor across its range, the others at '
+              'their identity (black mark).',
+  'totals': 'Total indices of the probability of the true class.',
+  'indices': 'First-order (dark) and total (light) indices.',
+  'interactions': 'Shares of pairs of factors; first-order on the diagonal.',
+  'curves': 'The answer along each factor, the others at their identity.',
+  'contact': 'Perturbed images; a wrong answer is framed and crossed.',
+  'surface': 'The expansion over two factors; dots are the network itself.',
+}
+
+
+def write_report(
+  path: str | os.PathLike,
+  run: results.RunResult,
+  figures: Mapping[str, bytes],
+) -> pathlib.Path:
+  """Writes the report of a run as one HTML file.
+
+  Args:
+    path: Where to write.
+    run: The results.
+    figures: PNG files by stem: 'overview' and 'totals' over all images,
+      `figure_stem(run, i, kind)` for those of image i; any may be absent.
+
+  Returns:
+    The path.
+  """
+  sections = ''.join(
+    _image_section(run, i, figures) for i in range(len(run.images))
+  )
+  body = _first_lines(run) + _summary(run, figures) + sections
+  body += _provenance(run)
+  return files.write_text(path, page.document(run.title, body))
+
+
+def figure_stem(run: results.RunResult, i: int, kind: str) -> str:
+  """Returns the file name, without ending, of a figure of image i."""
+  name = os.path.splitext(run.images[i].name)[0]
+  safe = ''.join(c if c.isascii() and c.isalnum() else '_' for c in name)
+  return f'{i:02d}_{safe[-40:].strip("_")}_{kind}'
+
+
+def _first_lines(run):
+  refused = _refusals(run)
+  facts = _facts(run)
+  title = f'<h1>{page.text(run.title)}</h1>\n'
+  return title + (refused + facts if refused else facts + _trust(run))
+
+
+def _refusals(run):
+  """Returns the warning, '' if every Q2 is high enough and defined."""
+  items = []
+  for image in run.images:
+    causes = list(filter(None, [sentences.doubt(image)]))
+    doubtful = sentences.doubtful_outputs(image)
+    if doubtful:
+      named = ', '.join(
+        f'{image.output_names[k]} (Q2 {image.q2[k]:.2f})' for k in doubtful
+      )
+      raise_ = '; '.join(image.advice) if image.accepted else ''
+      causes.append(
+        f'Not to be trusted among the other outputs: {named}'
+        + (f'; {raise_}.' if raise_ else '.')
+      )
+    if causes:
+      cause = page.text(' '.join(causes))
+      items.append(f'<li><b>{page.text(image.name)}</b>: {cause}</li>\n')
+  if not items:
+    return ''
+  return (
+    '<div class="verdict bad"><strong>Do not trust these indices '
+    f'({len(items)} of {len(run.images)} images).</strong>\n'
+    f'<ul>\n{"".join(items)}</ul></div>\n'
+  )
+
+
+def _trust(run):
+  lowest = min(image.q2[image.main_output] for image in run.images)
+  return (
+    '<p class="verdict good"><strong>The indices can be trusted.</strong> On '
+    'held-out nodes the expansions explain at least '
+    f'{100 * lowest:.1f} % of the variance of the probability of the true '
+    f'class (Q2 ≥ {lowest:.3f}; needed: {results.MINIMUM_Q2:g}).</p>\n'
+  )
+
+
+def _facts(run):
+  accuracy = _find(run.provenance, 'validation_accuracy')
+  model = run.provenance.get('model', 'model not recorded')
+  quality = (
+    f'validation accuracy {100 * accuracy:.1f} %'
+    if isinstance(accuracy, int | float) else 'validation accuracy not recorded'
+  )
+  factors = '; '.join(
+    f'{factor["name"]} {_value(factor["lower"])} to {_value(factor["upper"])} '
+    f'{factor["unit"]}'.strip() + f' ({factor["distribution"]})'
+    for factor in run.factors
+  )
+  facts = {
+    'Data': run.data_description,
+    'Model': f'{model}, {quality}',
+    'Factors': factors,
+  }
+  evaluations = _find(run.provenance, 'num_evaluations')
+  if isinstance(evaluations, int | float):
+    facts['Evaluations'] = f'{evaluations:,.0f} perturbed images'
+  rows = ''.join(
+    f'<dt>{page.text(name)}</dt><dd>{page.text(fact)}</dd>\n'
+    for name, fact in facts.items()
+  )
+  return f'<dl class="facts">\n{rows}</dl>\n'
+
+
+def _value(value):
+  return f'{value:.4g}' if isinstance(value, int | float) else value
+
+
+def _find(tree, name):
+  """Returns the first entry of that name at any depth, None if absent."""
+  if not hasattr(tree, 'items'):
+    return None
+  if name in tree:
+    return tree[name]
+  found = (_find(branch, name) for branch in tree.values())
+  return next((entry for entry in found if entry is not None), None)
+
+
+def _summary(run, figures):
+  answers = ''.join(
+    f'<li><b>{page.text(image.name)}</b> ({page.text(image.label_name)}): '
+    f'{page.text(sentences.answer_sentence(image))}</li>\n'
+    for image in run.images
+  )
+  totals = _figure(figures, 'totals', 'Totals') if len(run.images) > 1 else ''
+  return (
+    f'<h2>The answer</h2>\n<ul>\n{answers}</ul>\n'
+    f'{_figure(figures, "overview", "Overview of all images")}'
+    f'<h2>Indices of the probability of the true class</h2>\n'
+    f'{_summary_table(run)}{totals}'
+  )
+
+
+def _summary_table(run):
+  names = run.images[0].factor_names
+  head = ['image', 'true class', 'answer', *names, 'Q2', 'trust']
+  rows = []
+  for image in run.images:
+    answer = f'{image.prediction_name}, {100 * image.confidence:.0f} %'
+    k = image.main_output
+    rows.append([
+      page.cell(image.name), page.cell(image.label_name, 'text'),
+      page.cell(answer, 'text' if image.correct else 'text wrong'),
+      *(page.cell(_both_shares(row)) for row in tables.index_rows(image)),
+      page.cell(f'{image.q2[k]:.3f}' if image.q2[k] == image.q2[k] else '–'),
+      page.cell('yes') if image.accepted else page.cell('no', 'wrong'),
+    ])
+  note = 'Per factor: share of the variance alone / with its interactions.'
+  table = page.table(head, rows, ('true class', 'answer'))
+  return table + f'<p class="note">{note}</p>\n'
+
+
+def _both_shares(row):
+  alone = sentences.format_share(row['first_order'])
+  total = sentences.format_share(row['total'])
+  return alone if alone == total == 'undefined' else f'{alone} / {total}'
+
+
+def _image_section(run, i, figures):
+  image = run.images[i]
+
+  def shown(kind):
+    stem = figure_stem(run, i, kind)
+    return _figure(figures, stem, f'{image.name}: {kind}', kind)
+
+  surfaces = ''.join(
+    shown(f'surface_{j}') for j in range(len(image.surfaces))
+  )
+  heading = page.text(f'{image.name} ({image.label_name})')
+  return (
+    f'<section><h2>{heading}</h2>\n'
+    f'<p>{page.text(sentences.answer_sentence(image))}</p>\n'
+    f'{_factor_table(image)}{_subset_note(image)}'
+    f'<div class="pair">{shown("indices")}{shown("interactions")}</div>\n'
+    f'{shown("curves")}{shown("contact")}{surfaces}'
+    f'{_outputs_table(image)}</section>\n'
+  )
+
+
+def _factor_table(image):
+  head = ['factor', 'alone', 'with interactions', 'mean derivative',
+          'first error below', 'first error above']
+  rows = []
+  for row in tables.index_rows(image):
+    curve = image.curve(row['factor'])
+    shares = [
+      sentences.format_share(row[index]) + sentences.format_interval(
+        row[f'{index}_lower'], row[f'{index}_upper']
+      ) for index in ('first_order', 'total')
+    ]
+    slope = row['mean_derivative']
+    per = f' per {row["unit"]}' if row['unit'] else ''
+    errors = [
+      '–' if curve is None else 'never' if row[end] is None
+      else sentences.format_value(
+        row[end], row['unit'], signed=curve.identity == 0
+      )
+      for end in ('first_error_below', 'first_error_above')
+    ]
+    rows.append([
+      page.cell(entry) for entry in (
+        row['factor'], *shares,
+        f'{slope:+.2g}{per}' if slope == slope else 'undefined', *errors,
+      )
+    ])
+  return page.table(head, rows)
+
+
+def _subset_note(image):
+  k = image.main_output
+  parts = [
+    f'{tables.subset_name(image, subset)} '
+    f'{sentences.format_share(image.subset_values[s, k])}'
+    for s, subset in enumerate(image.subsets)
+    if len(subset) > 1 and image.subset_values[s, k] >= 0.005
+  ]
+  joint = f' Acting together: {", ".join(parts)}.' if parts else ''
+  moments = (
+    f'{image.main_name} has the mean {image.mean[k]:.3g} and the standard '
+    f'deviation {max(image.variance[k], 0) ** 0.5:.3g} over the factors.'
+  )
+  return f'<p class="note">{page.text(moments + joint)}</p>\n'
+
+
+def _outputs_table(image):
+  head = ['output', 'mean', 'standard deviation', *image.factor_names, 'Q2']
+  explained = any(image.reasons)
+  head += ['reason'] * explained
+  rows = []
+  for k, name in enumerate(image.output_names):
+    q2, low = image.q2[k], not image.q2[k] >= results.MINIMUM_Q2
+    rows.append([
+      page.cell(name), page.cell(f'{image.mean[k]:.3g}'),
+      page.cell(f'{max(image.variance[k], 0) ** 0.5:.3g}'),
+      *(page.cell(_both_shares(row)) for row in tables.index_rows(image, k)),
+      page.cell(f'{q2:.3f}' if q2 == q2 else '–', 'wrong' if low else ''),
+      *[page.cell(image.reasons[k] or '', 'text reason')] * explained,
+    ])
+  return (
+    '<details><summary>All outputs (share alone / with interactions)</summary>'
+    f'{page.table(head, rows, ("reason",))}</details>\n'
+  )
+
+
+def _provenance(run):
+  stages = _find(run.provenance, 'stage_seconds')
+  seconds = ''
+  if hasattr(stages, 'items'):
+    rows = [[page.cell(name), page.cell(f'{value:.2f}')]
+            for name, value in stages.items()]
+    seconds = f'<h3>Seconds per stage</h3>\n{page.table(["stage", "s"], rows)}'
+  return (
+    f'<section><h2>Provenance</h2>\n<p>{page.text(run.data_description)}</p>\n'
+    f'{seconds}<div class="tree">{page.tree(run.provenance)}</div></section>\n'
+  )
+
+
+def _figure(figures, stem, alternative, kind='') -> str:
+  """Returns a figure with its caption, '' if there is none of that stem."""
+  if stem not in figures:
+    return ''
+  caption = _CAPTIONS[(kind or stem).split('_')[0]]
+  return page.picture(figures[stem], alternative, caption)

@@ -1,0 +1,251 @@
+"""From a function of the factors to Sobol indices that can be trusted or not.
+
+The steps of the main job after the images are out of the way: a design, its
+outputs, an expansion, indices with intervals, and a verdict from nodes that the
+expansion has not seen. `analyse` does all of it for any function; `plan` and
+`conclude` are its two halves, for callers that evaluate in between.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+
+import jax
+import numpy as np
+
+from jaxsens import factors
+from jaxsens.gpc import designs
+from jaxsens.gpc import diagnostics
+from jaxsens.gpc import expansions
+from jaxsens.gpc import intervals as intervals_lib
+from jaxsens.gpc import multi_indices
+from jaxsens.gpc import regression
+from jaxsens.gpc import sobol_indices
+
+_DESIGNS = ('tensor_gauss', 'latin_hypercube', 'sobol_sequence')
+_TRUNCATIONS = ('tensor', 'total', 'hyperbolic')
+_DEFAULT_NODES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How the indices are found.
+
+  Attributes:
+    design: 'tensor_gauss' (quadrature, projection), 'latin_hypercube' or
+      'sobol_sequence' (random, least squares).
+    num_nodes: nodes of each factor, by name; of a tensor design only. Factors
+      that are not named get 10.
+    num_samples: nodes of a random design.
+    degrees: highest degree of each factor, by name, for truncation 'tensor'.
+      Where not named: all that the quadrature carries, num_nodes - 1; for a
+      random design 6.
+    truncation: 'tensor', 'total' or 'hyperbolic'.
+    degree: total degree, for 'total' and 'hyperbolic'.
+    q: norm of the hyperbolic truncation, 0 < q <= 1.
+    max_interaction: largest number of factors in one term; None for all.
+    num_held_out: fresh random nodes that judge the expansion.
+    num_resamples: bootstrap resamples of the intervals.
+    level: coverage of the intervals.
+    min_q2: held-out Q2 below which indices are not to be trusted.
+  """
+
+  design: str = 'tensor_gauss'
+  num_nodes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  num_samples: int = 2000
+  degrees: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  truncation: str = 'tensor'
+  degree: int = 6
+  q: float = 0.75
+  max_interaction: int | None = None
+  num_held_out: int = 512
+  num_resamples: int = 400
+  level: float = 0.95
+  min_q2: float = 0.9
+
+  def __post_init__(self):
+    for field, known in (('design', _DESIGNS), ('truncation', _TRUNCATIONS)):
+      if getattr(self, field) not in known:
+        raise ValueError(
+          f'{field} must be one of {known}, got {getattr(self, field)!r}'
+        )
+    if self.num_held_out < 2:
+      raise ValueError(
+        f'num_held_out must be at least 2, got {self.num_held_out}: without '
+        'fresh nodes there is no telling whether the indices hold'
+      )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+  """The nodes at which a function has to be evaluated.
+
+  Attributes:
+    space: the factors.
+    settings: how the indices will be found.
+    basis: the terms of the expansion.
+    design: N nodes that the expansion is fitted to.
+    held_out: M fresh nodes that judge it.
+    values: (N + M, D) physical values of both, the design first.
+  """
+
+  space: factors.FactorSpace
+  settings: Settings
+  basis: expansions.Basis
+  design: designs.Design
+  held_out: designs.Design
+  values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sensitivity:
+  """What is known about K outputs of a function of D factors.
+
+  Attributes:
+    expansion: the surrogate.
+    indices: its Sobol indices.
+    intervals: their intervals, which hold the indices of the function itself.
+    q2: (K,) on held-out nodes.
+    explained_variance: (K,) variance of the expansion over that of the outputs
+      on the design.
+    mean_derivatives: (D, K) E[d output / d value], physical units.
+    verdicts: one per output; says what to raise where Q2 is too low.
+    loo_q2: (K,) leave-one-out Q2 of a regression; None for a projection.
+  """
+
+  expansion: expansions.Expansion
+  indices: sobol_indices.SobolIndices
+  intervals: intervals_lib.Intervals
+  q2: np.ndarray
+  explained_variance: np.ndarray
+  mean_derivatives: np.ndarray
+  verdicts: tuple[diagnostics.Verdict, ...]
+  loo_q2: np.ndarray | None
+
+
+def plan(
+  key: jax.Array, space: factors.FactorSpace, settings: Settings
+) -> Plan:
+  """Returns the nodes that settle the indices of any function of a space.
+
+  Args:
+    key: for random designs and for the held-out nodes.
+    space: the factors.
+    settings: see `Settings`.
+
+  Raises:
+    ValueError: settings name a factor that the space lacks, or a basis that the
+      design cannot carry.
+  """
+  key_design, key_held_out = jax.random.split(key)
+  for field in ('num_nodes', 'degrees'):
+    unknown = set(getattr(settings, field)) - set(space.names)
+    if unknown:
+      raise ValueError(
+        f'{field} names {sorted(unknown)}; the factors are {space.names}'
+      )
+  basis = expansions.Basis(space, _terms(space, settings))
+  if settings.design == 'tensor_gauss':
+    design = designs.tensor_gauss(space, _num_nodes(space, settings))
+  else:
+    make = getattr(designs, settings.design)
+    design = make(key_design, space, settings.num_samples)
+  held_out = designs.latin_hypercube(
+    key_held_out, space, settings.num_held_out
+  )
+  values = space.to_values(np.concatenate([design.nodes, held_out.nodes]))
+  return Plan(space, settings, basis, design, held_out, values)
+
+
+def conclude(key: jax.Array, plan: Plan, outputs: np.ndarray) -> Sensitivity:
+  """Returns the indices from the outputs at the nodes of a plan.
+
+  Args:
+    key: of the bootstrap.
+    plan: from `plan`.
+    outputs: (N + M, K) at `plan.values`.
+
+  Raises:
+    ValueError: outputs of another shape or with NaN.
+  """
+  outputs = np.asarray(outputs, np.float64)
+  if outputs.ndim != 2 or len(outputs) != len(plan.values):
+    raise ValueError(
+      f'outputs must be ({len(plan.values)}, K), got {outputs.shape}'
+    )
+  settings = plan.settings
+  fitted, unseen = np.split(outputs, [plan.design.num_nodes])
+  if plan.design.kind == 'tensor_gauss':
+    source = expansion = expansions.project(plan.basis, plan.design, fitted)
+    loo_q2 = None
+  else:
+    source = regression.least_squares(plan.basis, plan.design, fitted)
+    expansion, loo_q2 = source.expansion, source.loo_q2
+  intervals = intervals_lib.bootstrap(
+    key, source,
+    design=None if loo_q2 is None else plan.design,
+    held_out=plan.held_out, held_out_outputs=unseen,
+    num_resamples=settings.num_resamples, level=settings.level,
+  )
+  q2 = diagnostics.q2(unseen, expansion(plan.held_out.nodes))
+  return Sensitivity(
+    expansion=expansion,
+    indices=sobol_indices.sobol_indices(expansion),
+    intervals=intervals,
+    q2=q2,
+    explained_variance=diagnostics.explained_variance_ratio(
+      expansion, fitted, plan.design.weights
+    ),
+    mean_derivatives=expansions.mean_derivatives(expansion),
+    verdicts=diagnostics.trust(q2, expansion, threshold=settings.min_q2),
+    loo_q2=loo_q2,
+  )
+
+
+def analyse(
+  key: jax.Array,
+  function: Callable[[np.ndarray], np.ndarray],
+  space: factors.FactorSpace,
+  settings: Settings | None = None,
+) -> Sensitivity:
+  """Returns the Sobol indices of a function of the factors.
+
+  Args:
+    key: for random designs, held-out nodes and the bootstrap.
+    function: physical values (N, D) -> outputs (N, K) or (N,).
+    space: the factors.
+    settings: see `Settings`; None takes its defaults.
+  """
+  key_plan, key_bootstrap = jax.random.split(key)
+  nodes = plan(key_plan, space, settings or Settings())
+  outputs = np.asarray(function(nodes.values))
+  return conclude(
+    key_bootstrap, nodes, outputs.reshape(len(nodes.values), -1)
+  )
+
+
+def _num_nodes(space, settings) -> tuple[int, ...]:
+  return tuple(
+    settings.num_nodes.get(name, _DEFAULT_NODES) for name in space.names
+  )
+
+
+def _terms(space, settings) -> np.ndarray:
+  limit = {'max_interaction': settings.max_interaction}
+  if settings.truncation == 'total':
+    return multi_indices.total_degree(space.dim, settings.degree, **limit)
+  if settings.truncation == 'hyperbolic':
+    return multi_indices.hyperbolic(
+      space.dim, settings.degree, settings.q, **limit
+    )
+  if settings.design == 'tensor_gauss':
+    highest = [n - 1 for n in _num_nodes(space, settings)]
+  else:
+    highest = [settings.degree] * space.dim
+  return multi_indices.tensor_product(
+    [
+      settings.degrees.get(name, default)
+      for name, default in zip(space.names, highest, strict=True)
+    ],
+    **limit,
+  )
