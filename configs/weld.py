@@ -16,7 +16,7 @@ Variants, as `--config=configs/weld.py:NAME`:
          trained at 224 and asked at 244, one image, 10,000 Latin hypercube
          samples and 343 terms. Slow on a CPU: about an hour.
 
-Real frames: `--config.data.root=DIR`, or the folder `al5083` below the directory
+Real frames: `--config.data.root=DIR`, or the folder `al5083` in the directory
 that JAXSENS_DATA names.
 """
 
@@ -67,7 +67,7 @@ def _data() -> ConfigDict:
     'held_out_groups': '',  # clips held back, comma-separated; '' chooses
     'combine_synthetic': 'auto',  # 'auto', 'always' or 'never'
     'synthetic_width': 128,  # pixels; frames have the aspect 800 : 974
-    'synthetic_per_class': 240,  # training and validation together
+    'synthetic_per_class': 340,  # training and validation together
     'validation_fraction': 0.2,
     'frame_width': 0,  # width of analysed procedural frames; 0: as drawn
     'num_images': 6,  # analysed test images, over the classes in turn
@@ -77,7 +77,7 @@ def _data() -> ConfigDict:
 def _model() -> ConfigDict:
   return ConfigDict({
     'name': 'resnet18',
-    'image_size': 96,  # pixels, height and width, in the analysis
+    'image_size': 64,  # pixels, height and width, in the analysis
     'dropout': 0.5,
     'init': 'auto',  # 'auto', 'random', or a weight file
     'precision': 'float32',  # or 'bfloat16'
@@ -89,10 +89,10 @@ def _training() -> ConfigDict:
     'image_size': 0,  # 0: that of the model
     'num_epochs': 8,
     'batch_size': 32,
-    'learning_rate': 1e-4,
+    'learning_rate': 0.0,  # 0: 1e-4 from pretrained weights, 1e-3 without
     'weight_decay': 1e-4,
     'warmup_epochs': 3,
-    'end_epoch': 8,
+    'end_epoch': 7,
     'final_factor': 0.1,
   })
 

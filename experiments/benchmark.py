@@ -7,7 +7,9 @@ Prints Markdown tables; `--output` also keeps everything as JSON, with the
 machine it was measured on. The suites are modules of `experiments.benchmarks`;
 peers that are not installed are left out with a line that says so. Run it from
 the root of the repository on a machine that does nothing else: ratios come from
-contestants that take turns, but even they suffer from a crowd.
+contestants that take turns, but a crowd slows them unequally: torch, which cuts
+its work evenly over the cores, more than XLA. On a small GPU
+XLA_PYTHON_CLIENT_PREALLOCATE=false leaves torch its share of the memory.
 """
 
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import datetime
 import importlib
 from importlib import metadata
 import json
+import logging
 import math
 import os
 import pathlib
@@ -24,18 +27,18 @@ from typing import Any
 
 from absl import app
 from absl import flags
-from absl import logging
 import jax
 
 from jaxsens import files
 
+_LOG = logging.getLogger('jaxsens')
 # Options of each suite that shrink it to seconds.
 QUICK = {
   'evaluation': {
     'image_sizes': (32,),
     'source_size': 40,
     'image_shape': (120, 100),
-    'batch_sizes': (4,),
+    'batch_sizes': (32,),
     'torch_batch_sizes': (4,),
     'seconds': 0.1,
     'num_rounds': 2,
@@ -71,7 +74,7 @@ def run(
   quick: bool = False,
   options: Mapping[str, Any] | None = None,
   output: str | os.PathLike | None = None,
-  log: Callable[[str], Any] = logging.info,
+  log: Callable[[str], Any] = _LOG.info,
 ) -> dict[str, Any]:
   """Runs a suite.
 
@@ -94,6 +97,9 @@ def run(
   options = {**(QUICK[suite] if quick else {}), **(options or {})}
   machine = describe_machine()
   log(f'{machine["cpu"]}, {machine["cores"]} cores, {machine["device"]}')
+  if machine['load'] is not None and machine['load'] > machine['cores'] / 2:
+    log(f'the machine is busy (load {machine["load"]:.1f} on '
+        f'{machine["cores"]} cores): these ratios are not to be quoted')
   report = {
     'suite': suite,
     'options': options,
@@ -136,7 +142,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     f'## {report["suite"]}',
     f'{machine["date"]}; {machine["cpu"]}, {machine["cores"]} cores; '
     f'{machine["backend"]}: {machine["num_devices"]} x {machine["device"]}; '
-    f'Python {machine["python"]}, {versions}',
+    f'Python {machine["python"]}, {versions}; load before: {machine["load"]}',
   ]
   for title, section in report['result'].items():
     columns = _columns(section)
@@ -205,9 +211,9 @@ def _cpu_model() -> str:
   return platform.processor() or platform.machine()
 
 
-def _load() -> list[float] | None:
-  """Returns the load averages before the run; absent on some systems."""
-  return list(os.getloadavg()) if hasattr(os, 'getloadavg') else None
+def _load() -> float | None:
+  """Returns the load of the last minute; None where the system has none."""
+  return round(os.getloadavg()[0], 1) if hasattr(os, 'getloadavg') else None
 
 
 def _parse_options(text: str) -> dict[str, Any]:
@@ -224,8 +230,7 @@ def main(argv: list[str]) -> None:
   """Runs the suite that the flags ask for and prints its tables."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
-  if flags.FLAGS['verbosity'].using_default_value:
-    logging.set_verbosity(logging.INFO)
+  _LOG.setLevel(logging.INFO)
   report = run(
     _SUITE.value, quick=_QUICK.value, options=_parse_options(_OPTIONS.value),
     output=_OUTPUT.value,

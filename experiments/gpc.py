@@ -85,7 +85,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
     )
     result = results.RunResult(
       title=f'{config.name}: sensitivity of {config.model.name}',
-      data_description=frames.description,
+      data_description=f'{len(frames)} of {frames.description}',
       images=tuple(images),
       class_names=frames.class_names,
       provenance=provenance(

@@ -123,7 +123,7 @@ def make_image_result(
     prediction=int(confidence.argmax()),
     prediction_name=names[int(confidence.argmax())],
     confidence=float(confidence.max()),
-    image=evaluator.render(key, image, views.identity[None])[0],
+    image=image,
     output_names=evaluator.quantities.output_names, main_output=0,
     factor_names=plan.space.names, factor_units=plan.space.units,
     first_order=indices.first_order, total=indices.total,

@@ -1,4 +1,4 @@
-"""What every experiment shares: flags, the run directory and its first files."""
+"""What experiments share: flags, the run directory and its first files."""
 
 from collections.abc import Callable
 import contextlib

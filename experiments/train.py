@@ -16,6 +16,7 @@ import shutil
 import time
 
 from absl import app
+from flax import nnx
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -34,6 +35,8 @@ from jaxsens.training import metrics
 from jaxsens.weights import convert
 from jaxsens.weights import manifest
 
+# Learning rates for random initial values and for pretrained ones.
+_RATES = {False: 1e-3, True: 1e-4}
 _GRAY = classifiers.Normalise(mean=(0.5,), std=(0.5,))
 
 
@@ -88,10 +91,11 @@ def train_or_restore(
   digest = training_hash(config)
   restored = checkpoints.exists(path) or _take_over(path, digest)
   if not restored:
-    model = _initial(key_init, config)
-    _fit(key_fit, model, config, path, digest, splits())
+    model, pretrained = _initial(key_init, config)
+    _fit(key_fit, model, pretrained, config, path, digest, splits())
   model, metadata = checkpoints.restore(
-    path, _network(key_init, config), expected={'config_hash': digest}
+    path, nnx.eval_shape(lambda: _network(key_init, config)),
+    expected={'config_hash': digest},
   )
   size = (config.model.image_size,) * 2
   classifier = resnet.classifier(
@@ -115,7 +119,7 @@ def training_hash(config: ConfigDict) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _fit(key, model, config, path, digest, splits) -> None:
+def _fit(key, model, pretrained, config, path, digest, splits) -> None:
   size = (config.training.image_size or config.model.image_size,) * 2
   train, validation = (
     loop.LabelledImages(image_sets.resize_all(part.images, size), part.labels)
@@ -129,6 +133,8 @@ def _fit(key, model, config, path, digest, splits) -> None:
     field: value for field, value in config.training.items()
     if field != 'image_size'
   }
+  if not settings['learning_rate']:
+    settings['learning_rate'] = _RATES[pretrained]
   start = time.perf_counter()
   with tqdm.tqdm(total=settings['num_epochs'], unit='epoch') as bar:
     tuned = loop.fine_tune(
@@ -152,6 +158,8 @@ def _fit(key, model, config, path, digest, splits) -> None:
       'validation_accuracy': best.scores.accuracy,
       'validation_loss': best.loss,
       'validation': best.scores.as_dict(),
+      'pretrained': pretrained,
+      'learning_rate': settings['learning_rate'],
       'best_epoch': tuned.best_epoch,
       'training_seconds': time.perf_counter() - start,
       'num_train': len(train.labels),
@@ -177,15 +185,15 @@ def _network(key, config):
 
 
 def _initial(key, config):
-  """Returns the network with pretrained values where there are any."""
+  """Returns the network and whether its values are pretrained."""
   network = _network(key, config)
   if config.model.init == 'random':
-    return network
+    return network, False
   given = None if config.model.init == 'auto' else config.model.init
   path = manifest.find_pretrained(config.model.name, path=given)
   if path is None:
     runs.LOG.info('No pretrained weights on this machine; random initial ones')
-    return network
+    return network, False
   state_dict = convert.read_state_dict(path)
   if state_dict['conv1.weight'].shape[1] == 3:
     state_dict = convert.gray_stem(
@@ -193,15 +201,13 @@ def _initial(key, config):
     )
   loaded = convert.load_torch_names(network, state_dict, replace_head=True)
   runs.LOG.info('Initial weights from %s; new: %s', path, loaded.fresh)
-  return loaded.model
+  return loaded.model, True
 
 
 def _take_over(path: pathlib.Path, digest: str) -> bool:
   """Copies a checkpoint of the same training from a neighbouring run."""
   for other in sorted(path.parent.parent.glob('*/checkpoint')):
-    if checkpoints.exists(other) and (
-      checkpoints.read_metadata(other).config_hash == digest
-    ):
+    if checkpoints.exists(other) and _trained_as(other, digest):
       runs.LOG.info('Taking over the trained network of %s', other.parent)
       partial = path.with_name('checkpoint.partial')
       shutil.rmtree(partial, ignore_errors=True)
@@ -213,6 +219,14 @@ def _take_over(path: pathlib.Path, digest: str) -> bool:
 
 def _frame_size(width: int) -> tuple[int, int]:
   return synthetic_weld.frame_size(width)
+
+
+def _trained_as(path, digest) -> bool:
+  try:
+    return checkpoints.read_metadata(path).config_hash == digest
+  except ValueError as error:
+    runs.LOG.warning('Passing over a neighbouring checkpoint: %s', error)
+    return False
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> dict:

@@ -310,8 +310,9 @@ def test_without_root_all_frames_are_procedural_balanced_and_said_so():
     assert len(part) == count
     assert 'procedural TIG frames (no real data found' in part.description
     np.testing.assert_array_equal(np.bincount(part.labels), [count // 6] * 6)
-    assert part.images.shape == (count, 20, 16, 1)
-    assert part.images.min() >= 0.0 and part.images.max() <= 1.0
+    assert part.images.all().shape == (count, 20, 16, 1)
+    images = part.images.all()
+    assert images.min() >= 0.0 and images.max() <= 1.0
     assert len(part.parameters['bead_half_width']) == count
 
 
@@ -319,7 +320,7 @@ def test_procedural_parts_are_disjoint_and_the_same_for_a_key():
   first, second = load(None), load(None)
   parts = [(s.train, s.validation, s.test) for s in (first, second)]
   for one, other in zip(*parts, strict=True):
-    np.testing.assert_array_equal(one.images, other.images)
+    np.testing.assert_array_equal(one.images.all(), other.images.all())
   keys = [tuple(k) for p in parts[0] for k in p.parameters['noise_key']]
   assert len(set(keys)) == len(keys) == 30
   names = [name for part in parts[0] for name in part.names]

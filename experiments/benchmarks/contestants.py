@@ -5,6 +5,7 @@ ResNet18; see `experiments.benchmarks.evaluation` for what each one is.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
 import functools
@@ -30,15 +31,29 @@ CLASS_NAMES = (
   'good weld', 'burn through', 'contamination', 'lack of fusion',
   'misalignment', 'lack of penetration',
 )  # fmt: skip
+"""The classes of the source system's network."""
 NORMALISE = classifiers.Normalise((0.5,), (0.5,))
-_LABEL = 2
+"""The normalisation of the source system's network."""
+LABEL = 2
+"""The true class of the image."""
 # Standard deviation that the logits of the random network are given.
 _SPREAD = 2.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Setting:
-  """What all contestants at one image size share."""
+class Setting:
+  """What all contestants at one image size share.
+
+  Attributes:
+    size: height and width of the network's input, pixels.
+    frame: (H, W) uint8, the image that is perturbed.
+    image: (H, W, 1) float32, the same in [0, 1].
+    space: the three factors.
+    values: (N, 3) nodes, repeated where more are needed.
+    model: the network; all contestants have its weights.
+    perturb: the chain that makes images of this size.
+    key: for the evaluator.
+  """
 
   size: int
   frame: np.ndarray
@@ -51,9 +66,11 @@ class _Setting:
 
   @functools.cached_property
   def state_dict(self) -> dict[str, np.ndarray]:
+    """The weights by torch's names."""
     return convert.to_torch_names(self.model)
 
   def classifier(self, dtype: str) -> classifiers.Classifier:
+    """Returns the classifier with folded batch norm in this precision."""
     return _classifier(self.model, self.size, dtype)
 
 
@@ -73,11 +90,12 @@ def random_network(
     values: (N, D) nodes.
   """
   model = resnet.resnet18(key, len(CLASS_NAMES), in_channels=1, dropout=0.5)
-  prepared = perturb.prepare(image)
+  prepared = jax.jit(perturb.prepare)(image)
 
   @jax.jit
   def evaluate(classifier, values):
-    return classifier(jax.vmap(lambda row: perturb.apply(prepared, row))(values))
+    images = jax.vmap(lambda row: perturb.apply(prepared, row))(values)
+    return classifier(images)
 
   classifier = _classifier(model, perturb.size[0], 'float32')
   logits = evaluate(classifier, jnp.asarray(values, jnp.float32))
@@ -106,7 +124,10 @@ def smooth_frame(shape: Sequence[int]) -> np.ndarray:
   return np.uint8(255 * (0.35 + 0.2 * waves + 0.44 * spot))
 
 
-def _make_setting(key, size, image_shape) -> _Setting:
+def make_setting(
+  key: jax.Array, size: int, image_shape: Sequence[int]
+) -> Setting:
+  """Returns image, nodes and random weights for one size of the input."""
   key_network, key_design, key_evaluation = jax.random.split(key, 3)
   space = welding_space()
   design = designs.latin_hypercube(key_design, space, 1024)
@@ -115,7 +136,7 @@ def _make_setting(key, size, image_shape) -> _Setting:
   image = np.float32(frame[..., None]) / 255
   perturb = chains.make_chain(space, (size, size))
   model = random_network(key_network, perturb, image, values[:32])
-  return _Setting(
+  return Setting(
     size, frame, image, space, values, model, perturb, key_evaluation
   )
 
@@ -127,28 +148,38 @@ def _classifier(model, size, dtype) -> classifiers.Classifier:
   )
 
 
-def _sources(setting, baselines, sizes, num_nodes) -> list[races.Contestant]:
+def source_loops(
+  setting: Setting,
+  baselines: types.SimpleNamespace,
+  sizes: Iterable[int],
+  num_nodes: int,
+) -> list[races.Contestant]:
+  """Returns the source system's loop at several sizes of the input."""
   network = baselines.gpc_weld.load_network(setting.state_dict)
 
   def loop(repeats, size):
     values = np.resize(setting.values, (repeats * num_nodes, 3))
     return baselines.gpc_weld.probabilities(
-      network, setting.frame, _LABEL, values, size=size
+      network, setting.frame, LABEL, values, size=size
     )
 
   return [
     races.Contestant(
-      f'source loop, {size} pixels', 'source', 'float32', num_nodes,
+      f'source loop, {size} pixels', f'source_{size}', 'float32', num_nodes,
       functools.partial(loop, size=size), baselines.gpc_weld.BATCH_SIZE,
     )
     for size in sizes
   ]
 
 
-def _torch_networks(
-  setting, baselines, device, dtypes, batch_sizes
+def torch_networks(
+  setting: Setting,
+  baselines: types.SimpleNamespace,
+  device: str,
+  dtypes: Sequence[str],
+  batch_sizes: Sequence[int],
 ) -> list[races.Contestant]:
-  """Float32 eagerly; bfloat16, which is for CUDA, compiled."""
+  """Returns the network in torch; bfloat16 on CUDA compiled, the rest eager."""
   network = baselines.gpc_weld.load_network(setting.state_dict)
   result = []
   for dtype in dtypes:
@@ -166,8 +197,12 @@ def _torch_networks(
   return result
 
 
-def _engines(
-  setting: _Setting, dtype: str, batch_sizes, seconds_per_chunk, log: Log
+def engines(
+  setting: Setting,
+  dtype: str,
+  batch_sizes: Sequence[int],
+  seconds_per_chunk: float,
+  log: Callable[[str], Any],
 ) -> list[races.Contestant]:
   """Returns bare network, device program and engine, in one batch size."""
   evaluator = evaluation.make_evaluator(
@@ -188,7 +223,7 @@ def _engines(
 
   def engine(repeats):
     values = np.resize(setting.values, (repeats * batching.chunk_size, 3))
-    evaluator(setting.key, setting.image, _LABEL, values)
+    evaluator(setting.key, setting.image, LABEL, values)
 
   runs = {
     'bare network': (batching.batch_size, _bare_network(evaluator)),
@@ -212,18 +247,10 @@ def _bare_network(evaluator: evaluation.Evaluator) -> Callable[[int], None]:
   )
   images = jax.random.normal(jax.random.key(0), shape, jnp.float32)
   network = jax.jit(classifier.apply_fn)
-  # On CPU a batch waiting behind another one would only compete for the cores.
-  wait = jax.block_until_ready if _on_cpu() else (lambda logits: logits)
-
-  def run_batches(num_batches):
-    for _ in range(num_batches):
-      logits = wait(network(classifier.params, images))
-    jax.block_until_ready(logits)
-
-  return run_batches
+  return _back_to_back(lambda: network(classifier.params, images))
 
 
-def _device_program(evaluator, setting: _Setting) -> Callable[[int], None]:
+def _device_program(evaluator, setting: Setting) -> Callable[[int], None]:
   """Returns chunks of the engine's work back to back, all on the device."""
 
   def run_batch(classifier, prepared, values):
@@ -231,7 +258,7 @@ def _device_program(evaluator, setting: _Setting) -> Callable[[int], None]:
       lambda row: setting.perturb.apply(prepared, row, setting.key)
     )(values)
     logits = classifier(images).astype(jnp.float32)
-    return jax.vmap(evaluator.quantities, (0, None))(logits, _LABEL)
+    return jax.vmap(evaluator.quantities, (0, None))(logits, LABEL)
 
   @jax.jit
   def run_chunk(classifier, prepared, values):
@@ -244,16 +271,23 @@ def _device_program(evaluator, setting: _Setting) -> Callable[[int], None]:
   values = np.resize(setting.values, (batching.chunk_size, 3))
   values = jnp.asarray(values).reshape(-1, batching.batch_size, 3)
 
-  def run_chunks(num_chunks):
-    jax.block_until_ready([
-      run_chunk(evaluator.classifier, prepared, values)
-      for _ in range(num_chunks)
-    ])
-
-  return run_chunks
+  return _back_to_back(
+    lambda: run_chunk(evaluator.classifier, prepared, values)
+  )
 
 
-def _on_cpu() -> bool:
-  return jax.default_backend() == 'cpu'
+def _back_to_back(call: Callable[[], jax.Array]) -> Callable[[int], None]:
+  """Returns a function that keeps the device busy with a number of calls.
 
+  An accelerator is given all of them at once. On CPU a call waiting behind
+  another one would compete with it for the cores.
+  """
+  on_cpu = jax.default_backend() == 'cpu'
+  wait = jax.block_until_ready if on_cpu else (lambda result: result)
 
+  def run(repeats):
+    for _ in range(repeats):
+      result = wait(call())
+    jax.block_until_ready(result)
+
+  return run

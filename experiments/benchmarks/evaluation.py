@@ -30,30 +30,22 @@ Run by `python -m experiments.benchmark --suite=evaluation`.
 
 from collections.abc import Callable
 from collections.abc import Sequence
-import dataclasses
-import functools
 import importlib
 import statistics
 import types
 from typing import Any
 
-import chaospy
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks import contestants as contestants_lib
 from experiments.benchmarks import races
-from jaxsens import classifiers
 from jaxsens import evaluation
-from jaxsens import factors
 from jaxsens import quantities
 from jaxsens.gpc import designs
 from jaxsens.gpc import expansions
 from jaxsens.gpc import multi_indices
 from jaxsens.gpc import sobol_indices
-from jaxsens.models import resnet
-from jaxsens.perturbations import chains
-from jaxsens.weights import convert
 
 Log = Callable[[str], Any]
 
@@ -110,17 +102,24 @@ def run(
     batch_sizes = evaluation.default_batch_sizes(backend)
   result = {'image_shape': list(image_shape), 'torch_device': device}
   for size in image_sizes:
-    setting = _make_setting(jax.random.key(seed), size, image_shape)
+    setting = contestants_lib.make_setting(
+      jax.random.key(seed), size, image_shape
+    )
     source_sizes = (size, source_size) if size == image_sizes[0] else (size,)
     contestants = []
     if baselines:
       difference = _check_logits(setting, baselines)
       log(f'{size} pixels: logits differ by {difference:.1e} at most')
-      contestants += _sources(
+      contestants += contestants_lib.source_loops(
         setting, baselines, dict.fromkeys(source_sizes), num_source_nodes
-      ) + _torch_networks(setting, baselines, device, dtypes, torch_batch_sizes)
+      )
+      contestants += contestants_lib.torch_networks(
+        setting, baselines, device, dtypes, torch_batch_sizes
+      )
     for dtype in dtypes:
-      contestants += _engines(setting, dtype, batch_sizes, seconds / 4, log)
+      contestants += contestants_lib.engines(
+        setting, dtype, batch_sizes, seconds / 4, log
+      )
     rates = races.race(
       contestants, seconds=seconds, num_rounds=num_rounds, log=log
     )
@@ -153,11 +152,11 @@ def _torch_device(baselines, backend: str, log: Log) -> str | None:
     return 'cpu'
   if baselines.forward.has_cuda():
     return 'cuda'
-  log(f'jax runs on {backend} but torch sees no CUDA device: torch stays on CPU')
+  log(f'jax runs on {backend}, torch sees no CUDA device and stays on the CPU')
   return 'cpu'
 
 
-def _check_logits(setting: _Setting, baselines) -> float:
+def _check_logits(setting: contestants_lib.Setting, baselines) -> float:
   """Returns the largest difference of logits to torch's on one image.
 
   Both in full float32: torch on the CPU, JAX without TF32.
@@ -166,11 +165,12 @@ def _check_logits(setting: _Setting, baselines) -> float:
     ValueError: they differ by more than 1e-3.
   """
   classifier = setting.classifier('float32')
-  images = setting.perturb(setting.image, setting.values[0])[None]
+  images = jax.jit(setting.perturb)(setting.image, setting.values[0])[None]
   with jax.default_matmul_precision('highest'):
     ours = jax.jit(lambda network, x: network(x))(classifier, images)
   network = baselines.gpc_weld.load_network(setting.state_dict)
-  theirs = baselines.forward.logits(network, np.asarray(NORMALISE(images)))
+  normalised = np.asarray(contestants_lib.NORMALISE(images))
+  theirs = baselines.forward.logits(network, normalised)
   difference = float(np.abs(np.asarray(ours) - theirs).max())
   if not difference <= _TOLERANCE:
     raise ValueError(
@@ -216,9 +216,9 @@ def _ratios(contestants, rates: races.Rates, dtypes) -> dict[str, Any]:
       if (c.kind, c.dtype) == ('torch', dtype)
     })
     found = {
-      f'engine over {c.name}': races.median_ratio(engine, rates[c.name])
+      f'engine_over_{c.kind}': races.median_ratio(engine, rates[c.name])
       for c in contestants
-      if c.kind == 'source'
+      if c.kind.startswith('source')
     }
     if network is not None:
       found['engine_over_torch'] = races.median_ratio(engine, network)
@@ -233,10 +233,11 @@ def _precision_effect(setting, num_nodes, batch_size) -> dict[str, Any]:
   """Returns the largest changes of outputs and indices by bfloat16.
 
   Indices come from a projection on a tensor of Gauss rules, half the number of
-  nodes as degree, in both precisions on the same nodes.
+  nodes as degree, in both precisions on the same nodes. Float32 is what the
+  backend makes of it: convolutions with TF32 on CUDA.
   """
   names = ('probabilities', 'margin', 'entropy')
-  read = quantities.make_quantities(names, CLASS_NAMES)
+  read = quantities.make_quantities(names, contestants_lib.CLASS_NAMES)
   design = designs.tensor_gauss(setting.space, num_nodes)
   basis = expansions.Basis(
     setting.space, multi_indices.tensor_product([n // 2 for n in num_nodes])
@@ -248,7 +249,9 @@ def _precision_effect(setting, num_nodes, batch_size) -> dict[str, Any]:
       batching=evaluation.Batching(batch_size, batch_size),
     )
     values = setting.space.to_values(design.nodes)
-    outputs[dtype] = evaluator(setting.key, setting.image, _LABEL, values)
+    outputs[dtype] = evaluator(
+      setting.key, setting.image, contestants_lib.LABEL, values
+    )
     indices[dtype] = sobol_indices.sobol_indices(
       expansions.project(basis, design, outputs[dtype])
     )

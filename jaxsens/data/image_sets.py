@@ -5,6 +5,7 @@ in memory as one array, or names files that are decoded one by one as they are
 asked for: 26,666 frames of 800 x 974 pixels would take 83 GB as floats.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -44,6 +45,37 @@ class LazyImages(Sequence):
     """Returns the images of the given positions, still undecoded."""
     paths = tuple(self.paths[i] for i in indices)
     return dataclasses.replace(self, paths=paths)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RenderedImages(Sequence):
+  """Procedural images, drawn whenever they are asked for.
+
+  Attributes:
+    parameters: arrays of leading length N that define the images.
+    size: height and width in pixels.
+    render_all: (parameters, size) -> images (N, H, W, C).
+  """
+
+  parameters: Mapping[str, np.ndarray]
+  size: tuple[int, int]
+  render_all: Callable[[Mapping, tuple[int, int]], np.ndarray]
+
+  def __len__(self) -> int:
+    return len(next(iter(self.parameters.values())))
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    """Draws one image, float32 (H, W, C) in [0, 1]."""
+    return self.take([range(len(self))[index]]).all()[0]
+
+  def take(self, indices: Sequence[int]) -> 'RenderedImages':
+    """Returns the images of the given positions, still undrawn."""
+    parameters = {n: v[np.asarray(indices)] for n, v in self.parameters.items()}
+    return dataclasses.replace(self, parameters=parameters)
+
+  def all(self) -> np.ndarray:
+    """Draws all images, (N, H, W, C), faster than one by one."""
+    return self.render_all(self.parameters, self.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,9 +318,13 @@ def resize_all(
   """
   if not len(images):
     raise ValueError('resize_all needs at least one image.')
-  if not isinstance(images, np.ndarray):
+  if isinstance(images, JoinedImages):
+    parts = [images.first, images.second]
+    resized = [resize_all(part, size) for part in parts if len(part)]
+  elif not isinstance(images, np.ndarray | RenderedImages):
     resized = [np.asarray(_resize(image[None], size)) for image in images]
   else:
+    images = images.all() if isinstance(images, RenderedImages) else images
     chunks = range(0, len(images), _RESIZE_CHUNK)
     resized = [
         np.asarray(_resize(images[i : i + _RESIZE_CHUNK], size)) for i in chunks

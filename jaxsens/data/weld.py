@@ -156,16 +156,18 @@ def procedural_set(
     description: which data they are.
 
   Returns:
-    The set, held in memory, with the parameters of each frame.
+    The set, with the parameters of each frame; frames are drawn when asked for.
   """
   num_images = num_per_class * len(CLASS_NAMES)
   labels = np.arange(num_images) % len(CLASS_NAMES)
   parameters = synthetic_weld.sample_parameters(key, num_images, labels)
   return image_sets.ImageSet(
-      images=synthetic_weld.render_all(parameters, size),
+      images=image_sets.RenderedImages(
+          parameters, tuple(size), synthetic_weld.render_all
+      ),
       labels=labels,
       names=tuple(
-          f'procedural/{part}/{i:05d} {CLASS_NAMES[label]}'
+          f'{part}-{i:05d} {CLASS_NAMES[label]}'
           for i, label in enumerate(labels)
       ),
       class_names=CLASS_NAMES,

@@ -16,7 +16,7 @@ from jaxsens.gpc import polynomials
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Design:
   """Nodes of a design and their quadrature weights.
 

@@ -124,7 +124,7 @@ class Basis:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Expansion:
   """A function of the germ as a sum over an orthonormal basis.
 

@@ -51,7 +51,7 @@ _BLOCK = 2**23
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Intervals:
   """Intervals of the Sobol indices of K outputs; NaN without variance.
 
@@ -81,7 +81,7 @@ class Intervals:
   subset_upper: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Unseen:
   """Residuals (N, K) at nodes and what makes the components there.
 

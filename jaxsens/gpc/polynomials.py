@@ -38,7 +38,7 @@ _MAX_HALVINGS = 45
 _MAX_TAIL = 1e5
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Recurrence:
   """Three-term coefficients of the monic polynomials of a measure.
 

@@ -34,7 +34,7 @@ _FULL_LEVERAGE = 1e-10
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
   """A least-squares expansion and what is known about its error.
 

@@ -36,7 +36,7 @@ def _static():
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SobolIndices:
   """Sobol indices of K outputs in D factors.
 

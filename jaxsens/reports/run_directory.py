@@ -3,8 +3,8 @@
 import os
 import pathlib
 
-from jaxsens.reports import figures
 from jaxsens import files
+from jaxsens.reports import figures
 from jaxsens.reports import html
 from jaxsens.reports import overview
 from jaxsens.reports import results

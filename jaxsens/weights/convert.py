@@ -132,7 +132,8 @@ def load_torch_names(
   """Returns a copy of a network with the values of a state dict.
 
   Args:
-    model: network whose attribute paths are torch's names, left as it is.
+    model: network whose attribute paths are torch's names, left as it is; it
+      may be abstract (`nnx.eval_shape`) when its head is not kept.
     state_dict: floating-point arrays by torch's names, in torch's layouts; any
       precision, cast to that of the network.
     replace_head: keep the network's own initial head and leave that of the
@@ -149,6 +150,8 @@ def load_torch_names(
   own = states.flatten(model)
   names = {name: _torch_name(name) for name in own}
   fresh = {n for n in names.values() if replace_head and _is_in(n, head)}
+  if replace_head and not fresh:
+    raise ValueError(f'the network has no head {head!r} to keep.')
   unused = _unused(state_dict, names.values(), head if replace_head else None)
   given = {n: x for n, x in state_dict.items() if n not in unused}
   _check_shapes(own, given, fresh)
@@ -183,7 +186,8 @@ def _unused(
 
 def _check_shapes(own: StateDict, given: StateDict, fresh: set[str]) -> None:
   needed = {
-    _torch_name(name): _to_torch(array).shape for name, array in own.items()
+    _torch_name(name): tuple(x.shape[i] for i in _to_torch_axes(x.ndim))
+    for name, x in own.items()
   }
   needed = {name: shape for name, shape in needed.items() if name not in fresh}
   problems = states.differences(needed, {n: x.shape for n, x in given.items()})
@@ -211,14 +215,14 @@ def _torch_name(name: str) -> str:
   return f'{module}.{_TORCH_NAMES[leaf]}'
 
 
-def _to_torch(array: np.ndarray) -> np.ndarray:
-  axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim)
-  return array if axes is None else np.transpose(array, axes)
-
-
 def _from_torch(array: np.ndarray) -> np.ndarray:
   axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim)
   return array if axes is None else np.transpose(array, axes)
+
+
+def _to_torch_axes(num_axes: int) -> tuple[int, ...]:
+  """Returns our axes in the order in which torch has them."""
+  return {4: (3, 2, 0, 1), 2: (1, 0)}.get(num_axes, tuple(range(num_axes)))
 
 
 def to_torch_names(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -229,7 +233,8 @@ def to_torch_names(model: nnx.Module) -> dict[str, np.ndarray]:
   arrays = {name: np.asarray(x) for name, x in states.flatten(model).items()}
   state_dict = {}
   for name, array in arrays.items():
-    state_dict[_torch_name(name)] = np.array(_to_torch(array), order='C')
+    layout = np.transpose(array, _to_torch_axes(array.ndim))
+    state_dict[_torch_name(name)] = np.array(layout, order='C')
     if name.endswith('.mean'):
       counter = f'{name.removesuffix("mean")}{_COUNTER}'
       state_dict[counter] = np.zeros((), np.int64)

@@ -19,9 +19,9 @@ def has_cuda() -> bool:
 
 def logits(network: nn.Module, images: np.ndarray) -> np.ndarray:
   """Returns the logits (B, K) of normalised images (B, H, W, C), float32."""
-  channels_first = np.ascontiguousarray(np.moveaxis(images, -1, 1))
+  channels_first = torch.tensor(np.moveaxis(images, -1, 1))
   with torch.inference_mode():
-    return network(torch.from_numpy(channels_first)).numpy()
+    return network(channels_first).numpy()
 
 
 def make_forward(

@@ -24,8 +24,8 @@ def load() -> types.ModuleType:
     torchvision = _import_or_declare(torch)
   except ImportError as error:
     raise ImportError(
-      f'the PyTorch baselines need torch and torchvision ({error}): pip install '
-      'torch, then pip install --no-deps torchvision'
+      f'the PyTorch baselines need torch and torchvision ({error}): pip '
+      'install torch, then pip install --no-deps torchvision'
     ) from error
   # Not imported by torchvision itself when its compiled part is missing.
   importlib.import_module('torchvision.models')

@@ -1,0 +1,102 @@
+"""Who imports whom, read from the sources."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[1]
+
+# Module or package -> what it may import of the project.
+_MAY_IMPORT = {
+  'factors': (),
+  'classifiers': (),
+  'quantities': (),
+  'files': (),
+  'slices': ('factors',),
+  'perturbations.geometry': (),
+  'perturbations.photometry': (),
+  'perturbations': ('factors', 'perturbations'),
+  'gpc.polynomials': (),
+  'gpc.multi_indices': (),
+  'gpc': ('factors', 'gpc'),
+  'sensitivity': ('factors', 'gpc'),
+  'models': ('classifiers', 'models'),
+  'weights.torch_archive': (),
+  'weights': ('classifiers', 'models', 'weights'),
+  'training': ('classifiers', 'models', 'training', 'files'),
+  'data': ('data',),
+  'evaluation': ('classifiers', 'quantities', 'files'),
+  'reports': ('reports', 'files'),
+}
+
+
+def _sources(folder):
+  return sorted((_ROOT / folder).rglob('*.py'))
+
+
+def _imports(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def _module(path):
+  return '.'.join(path.relative_to(_ROOT).with_suffix('').parts)
+
+
+def _allowed(module):
+  name = module.removeprefix('jaxsens.')
+  while name not in _MAY_IMPORT:
+    name = name.rpartition('.')[0]
+    assert name, f'{module} has no row in the table of imports'
+  return _MAY_IMPORT[name]
+
+
+@pytest.mark.parametrize(
+  'path', [p for p in _sources('jaxsens') if p.name != '__init__.py'],
+  ids=_module,
+)
+def test_module_imports_only_what_the_architecture_allows(path):
+  module = _module(path)
+  for name in _imports(path):
+    assert not name.startswith(('experiments', 'configs', 'tests')), name
+    assert not name.startswith(('absl', 'ml_collections', 'tqdm')), name
+    if name.startswith('jaxsens.'):
+      target = name.removeprefix('jaxsens.')
+      assert any(
+        target == row or target.startswith(row + '.')
+        for row in _allowed(module)
+      ), f'{module} imports {name}'
+
+
+@pytest.mark.parametrize('path', _sources('configs'), ids=_module)
+def test_configs_import_only_ml_collections_and_each_other(path):
+  for name in _imports(path):
+    assert name.startswith(('ml_collections', 'configs')), name
+
+
+@pytest.mark.parametrize('path', _sources('jaxsens'), ids=_module)
+def test_nothing_below_experiments_prints(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+      assert node.func.id != 'print'
+
+
+def test_importing_the_package_changes_no_global_setting():
+  code = (
+    'import jax; before = dict(jax.config.values);'
+    'from jaxsens import evaluation, sensitivity, slices;'
+    'from jaxsens.perturbations import chains;'
+    'from jaxsens.models import resnet; from jaxsens.weights import convert;'
+    'from jaxsens.reports import run_directory; from jaxsens.data import weld;'
+    'from jaxsens.training import loop, checkpoints;'
+    'import sys; after = dict(jax.config.values);'
+    'assert all(after[name] == before[name] for name in before);'
+    'assert "torch" not in sys.modules'
+  )
+  subprocess.run([sys.executable, '-c', code], cwd=_ROOT, check=True)
