@@ -180,9 +180,11 @@ def make_evaluator(
     ),
   )
   path = workdir / 'batching.json'
+  backend = f'{jax.default_backend()}, {jax.device_count()} devices'
   if path.exists():
     kept = json.loads(path.read_text())
-    return make(evaluation.Batching(kept['batch_size'], kept['chunk_size']))
+    if kept['backend'] == backend:
+      return make(evaluation.Batching(kept['batch_size'], kept['chunk_size']))
   sizes = evaluation.default_batch_sizes(
     jax.default_backend(), jax.device_count()
   )
@@ -193,7 +195,8 @@ def make_evaluator(
     sizes, seconds_per_chunk=config.evaluation.seconds_per_chunk,
   )
   runs.write_json(path, {
-    **dataclasses.asdict(batching), 'nodes_per_second': rates
+    **dataclasses.asdict(batching), 'backend': backend,
+    'nodes_per_second': rates,
   })
   return make(batching)
 

@@ -109,7 +109,7 @@ def test_interrupted_run_resumes_bitwise(finished, tmp_path):
   other.mkdir()
   (other / 'checkpoint').symlink_to(workdir / 'checkpoint')
   (other / 'batching.json').write_text(json.dumps(
-    {'batch_size': 8, 'chunk_size': 8}
+    {'batch_size': 8, 'chunk_size': 8, 'backend': 'cpu, 1 devices'}
   ))
   process = subprocess.Popen(
     _command(f'--workdir={other}'), cwd=_ROOT, stderr=subprocess.PIPE, text=True

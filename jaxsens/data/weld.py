@@ -166,10 +166,7 @@ def procedural_set(
           parameters, tuple(size), synthetic_weld.render_all
       ),
       labels=labels,
-      names=tuple(
-          f'{part}-{i:05d} {CLASS_NAMES[label]}'
-          for i, label in enumerate(labels)
-      ),
+      names=tuple(f'procedural-{part}-{i:05d}' for i in range(num_images)),
       class_names=CLASS_NAMES,
       groups=tuple(f'procedural/{part}/{i:05d}' for i in range(num_images)),
       description=description,
