@@ -184,25 +184,6 @@ def test_sets_of_other_classes_are_not_joined():
     image_sets.join(small_set(), small_set(class_names=('a', 'c')), '')
 
 
-def test_class_weights_equal_n_over_c_times_count():
-  weights = image_sets.balanced_class_weights([0, 0, 0, 1, 2, 2], 3)
-  np.testing.assert_allclose(weights, [6 / 9, 6 / 3, 6 / 6])
-
-
-def test_class_weights_of_the_published_training_set():
-  # Class counts and N of the Kaggle training set.
-  counts = [8758, 1783, 6325, 4028, 2953, 2819]
-  weights = image_sets.balanced_class_weights(
-      np.repeat(np.arange(6), counts), 6
-  )
-  np.testing.assert_allclose(weights * counts, 26666 / 6)
-
-
-def test_class_without_label_has_no_weight():
-  with pytest.raises(ValueError, match=r'\[2, 0, 1\]'):
-    image_sets.balanced_class_weights([0, 0, 2], 3)
-
-
 def test_resize_all_takes_images_of_different_sizes(tmp_path):
   paths = (
       write_image(tmp_path / 'a.png', size=(8, 10)),

@@ -223,6 +223,26 @@ def test_weights_of_another_architecture_raise_with_both_lists(tmp_path):
     gpc.run(config, workdir)
 
 
+@pytest.mark.parametrize('order', [('rotation',), ('tilt', 'rotation')])
+def test_any_number_of_factors_makes_a_report(finished, tmp_path, order):
+  trained, _ = finished
+  config, workdir = _small(tmp_path)
+  config.factor_order = order
+  workdir.mkdir()
+  (workdir / 'checkpoint').symlink_to(trained / 'checkpoint')
+  gpc.run(config, workdir)
+  document = json.loads((workdir / 'indices.json').read_text())
+  assert [factor['name'] for factor in document['factors']] == list(order)
+  assert (workdir / 'report.html').stat().st_size > 0
+
+
+def test_unknown_distribution_names_the_field():
+  config = weld_config.get_config('small')
+  config.factors.tilt.distribution = 'Unifrom'
+  with pytest.raises(ValueError, match='factors.tilt.distribution.*Unifrom'):
+    gpc.make_space(config)
+
+
 def test_hash_of_the_training_ignores_settings_of_the_analysis():
   one, two = (weld_config.get_config('small') for _ in range(2))
   two.gpc.num_held_out = 99

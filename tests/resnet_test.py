@@ -142,6 +142,65 @@ def test_folded_network_equals_the_network_with_batch_norm():
   assert set(params['layer2'][0]) == {'conv1', 'conv2', 'downsample'}
 
 
+@pytest.mark.parametrize('height, width', [(1, 2), (4, 8), (7, 7), (14, 9)])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
+def test_convolution_by_tiles_and_its_gradient_equal_xlas(
+  height, width, dtype
+):
+  with jax.enable_x64(dtype == jnp.float64):
+    rng = np.random.default_rng(2)
+    images = jnp.asarray(rng.normal(size=(2, height, width, 8)), dtype)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 8, 5)), dtype)
+
+    def xla(images):
+      return jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), ((1, 1), (1, 1)),
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        precision=jax.lax.Precision.HIGHEST,
+      )
+
+    @jax.jit
+    def ours(images):
+      return layers.convolve_tiles(images, layers.tile_kernel(kernel))
+
+    atol = 1e-3 if dtype == jnp.float32 else 1e-11
+    assert ours(images).dtype == dtype
+    np.testing.assert_allclose(ours(images), xla(images), atol=atol)
+    gradients = [
+      jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(images)
+      for f in (ours, xla)
+    ]
+    np.testing.assert_allclose(*gradients, atol=10 * atol)
+
+
+@pytest.mark.parametrize('size, num_tiled', [(40, 2), (65, 3), (97, 4)])
+def test_network_with_tiled_kernels_equals_the_folded_one(
+  monkeypatch, size, num_tiled
+):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
+  params = resnet.fold_batch_norm(_network(**SMALL))
+  tiled = resnet.tile_kernels(params, (size, size + 3))
+  is_tiled = [tiled[f'layer{i}'][1]['conv1']['kernel'].ndim == 3
+              for i in (1, 2, 3, 4)]
+  assert is_tiled == [i < num_tiled for i in range(4)]
+  apply = jax.jit(resnet.apply_folded)
+  images = _images(2, size, 1)
+  with jax.default_matmul_precision('highest'):
+    expected, actual = apply(params, images), apply(tiled, images)
+  np.testing.assert_allclose(
+    actual, expected, atol=1e-5 * np.abs(expected).max()
+  )
+
+
+def test_kernels_are_tiled_in_float32_on_cpu_only(monkeypatch):
+  network = _network(**SMALL)
+  half = resnet.fold_batch_norm(network, dtype=jnp.bfloat16)
+  assert resnet.tile_kernels(half, (224, 224)) is half
+  single = resnet.fold_batch_norm(network)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert resnet.tile_kernels(single, (224, 224)) is single
+
+
 def test_bfloat16_network_gives_float32_logits_near_those_of_float32():
   network = _network(**SMALL)
   images = _images(2, 40, 1)

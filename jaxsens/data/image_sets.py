@@ -268,32 +268,6 @@ def _join_parameters(first, second):
   return joined
 
 
-def balanced_class_weights(labels: ArrayLike, num_classes: int) -> np.ndarray:
-  """Returns the class weights that make every class count the same.
-
-      w_c = N / (C n_c)
-
-  with n_c of the N labels in class c of C (scikit-learn's 'balanced').
-
-  Args:
-    labels: integers in [0, num_classes), shape (N,).
-    num_classes: number of classes C.
-
-  Returns:
-    The weights, shape (C,), float64.
-
-  Raises:
-    ValueError: if a class has no label, since its weight would be infinite.
-  """
-  counts = np.bincount(np.asarray(labels), minlength=num_classes)
-  if len(counts) > num_classes or (counts == 0).any():
-    raise ValueError(
-        f'every class in [0, {num_classes}) needs at least one label and none '
-        f'may lie outside, got counts {counts.tolist()}.'
-    )
-  return counts.sum() / (num_classes * counts)
-
-
 @functools.partial(jax.jit, static_argnames='size')
 def _resize(images, size):
   shape = (images.shape[0], *size, images.shape[-1])

@@ -15,7 +15,6 @@ from jaxsens.data import weld
 
 ImageSet = image_sets.ImageSet
 Splits = image_sets.Splits
-balanced_class_weights = image_sets.balanced_class_weights
 resize_all = image_sets.resize_all
 load_weld = weld.load_weld
 

@@ -245,11 +245,50 @@ def _folded_block(block: BasicBlock, dtype: DTypeLike) -> dict[str, Any]:
   return params
 
 
+def tile_kernels(
+  params: dict[str, Any], image_size: tuple[int, int]
+) -> dict[str, Any]:
+  """Returns folded params as this platform runs them fastest.
+
+  On CPU, in float32, 3x3 kernels at stride 1 that act on at least a whole tile
+  are transformed for `layers.convolve_tiles`: at 224 pixels and batch 8 the
+  network is @RATIO@ times as fast. Where one tile holds more than the image, reading
+  the larger kernels costs more than is gained. Elsewhere nothing changes.
+
+  Args:
+    params: what `fold_batch_norm` returns.
+    image_size: (height, width) in pixels of the images to come; the result is
+      valid for every size.
+
+  Returns:
+    Params for `apply_folded`; transformed kernels are (36, in, out).
+  """
+  if (
+    jax.default_backend() != 'cpu'
+    or params['conv1']['kernel'].dtype != jnp.float32
+  ):
+    return params
+  tiled = dict(params)
+  for i, name in enumerate(('layer1', 'layer2', 'layer3', 'layer4')):
+    if -(-min(image_size) // 2 ** (i + 2)) >= layers.TILE_SIZE:
+      tiled[name] = [_tile_block(block) for block in params[name]]
+  return tiled
+
+
+def _tile_block(block: dict[str, Any]) -> dict[str, Any]:
+  # The first convolution of a block with a `downsample` has stride 2.
+  names = ('conv2',) if 'downsample' in block else ('conv1', 'conv2')
+  return block | {
+    name: block[name] | {'kernel': layers.tile_kernel(block[name]['kernel'])}
+    for name in names
+  }
+
+
 def apply_folded(params: dict[str, Any], images: jax.Array) -> jax.Array:
   """Returns the logits of a network folded by `fold_batch_norm`.
 
   Args:
-    params: what `fold_batch_norm` returns.
+    params: what `fold_batch_norm` or `tile_kernels` returns.
     images: (B, H, W, C), normalised as the network expects.
 
   Returns:
@@ -278,7 +317,10 @@ def _apply_block(
 def _convolve(
   params: dict[str, jax.Array], x: jax.Array, *, stride: int = 1
 ) -> jax.Array:
-  return layers.convolve(x, params['kernel'], stride=stride) + params['bias']
+  kernel, bias = params['kernel'], params['bias']
+  if kernel.ndim == 3:
+    return layers.convolve_tiles(x, kernel) + bias
+  return layers.convolve(x, kernel, stride=stride) + bias
 
 
 def classifier(
@@ -300,7 +342,7 @@ def classifier(
   """
   return classifiers.Classifier(
     apply_fn=apply_folded,
-    params=fold_batch_norm(model, dtype=dtype),
+    params=tile_kernels(fold_batch_norm(model, dtype=dtype), image_size),
     preprocess=preprocess,
     class_names=tuple(class_names),
     image_size=image_size,

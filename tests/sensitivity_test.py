@@ -1,0 +1,128 @@
+"""The one call from a function to its indices, against closed forms."""
+
+import chaospy
+import jax
+import numpy as np
+import pytest
+
+from jaxsens import factors
+from jaxsens import sensitivity
+
+# Ishigami function with a = 7, b = 0.1 on U(-pi, pi)^3; closed-form indices
+# (Ishigami and Homma 1990).
+_FIRST = [0.31390519, 0.44241114, 0.0]
+_TOTAL = [0.55758886, 0.44241114, 0.24368366]
+
+
+def _space(names='abc'):
+  return factors.FactorSpace(tuple(
+    factors.Factor(name, chaospy.Uniform(-np.pi, np.pi)) for name in names
+  ))
+
+
+def _ishigami(values):
+  a, b, c = values.T
+  return np.sin(a) + 7 * np.sin(b) ** 2 + 0.1 * c**4 * np.sin(a)
+
+
+@pytest.mark.parametrize('settings', [
+  sensitivity.Settings(num_nodes={'a': 14, 'b': 16, 'c': 10}),
+  sensitivity.Settings(
+    design='latin_hypercube', num_samples=1500, truncation='total', degree=12
+  ),
+  sensitivity.Settings(
+    design='sobol_sequence', num_samples=1024, truncation='hyperbolic',
+    degree=14, q=0.8,
+  ),
+  sensitivity.Settings(
+    design='latin_hypercube', num_samples=2000, degrees={'a': 7, 'b': 8},
+    degree=5,
+  ),
+], ids=lambda s: f'{s.design}-{s.truncation}')
+def test_indices_of_the_ishigami_function(settings):
+  result = sensitivity.analyse(
+    jax.random.key(1), _ishigami, _space(), settings
+  )
+  np.testing.assert_allclose(
+    result.indices.first_order[:, 0], _FIRST, atol=6e-3
+  )
+  np.testing.assert_allclose(result.indices.total[:, 0], _TOTAL, atol=6e-3)
+  assert result.q2[0] > 0.99 and result.verdicts[0].trusted
+  lower = result.intervals.total_lower[:, 0] - 1e-9
+  assert (lower <= _TOTAL).all()
+  assert (result.intervals.total_upper[:, 0] + 1e-9 >= _TOTAL).all()
+  assert (result.loo_q2 is None) == (settings.design == 'tensor_gauss')
+
+
+def test_too_low_a_degree_is_not_trusted_and_says_what_to_raise():
+  result = sensitivity.analyse(
+    jax.random.key(1), _ishigami, _space(),
+    sensitivity.Settings(num_nodes={'a': 6, 'b': 3, 'c': 6}),
+  )
+  assert result.q2[0] < 0.9 and not result.verdicts[0].trusted
+  assert 'num_nodes.b' in result.verdicts[0].advice[0]
+  # The intervals still hold the truth.
+  assert (result.intervals.first_order_lower[:, 0] <= _FIRST).all()
+  assert (np.array(_FIRST) <= result.intervals.first_order_upper[:, 0]).all()
+
+
+def test_result_does_not_depend_on_the_order_of_the_factors():
+  settings = sensitivity.Settings(num_nodes={'a': 14, 'b': 16, 'c': 10})
+  swapped = sensitivity.analyse(
+    jax.random.key(1), lambda v: _ishigami(v[:, [2, 0, 1]]), _space('bca'),
+    settings,
+  )
+  assert swapped.indices.names == ('b', 'c', 'a')
+  np.testing.assert_allclose(
+    swapped.indices.total[[2, 0, 1], 0], _TOTAL, atol=6e-3
+  )
+
+
+def test_mean_derivative_is_in_physical_units():
+  space = factors.FactorSpace((
+    factors.Factor('x', chaospy.Uniform(2, 10)),
+    factors.Factor('y', chaospy.Normal(0, 3)),
+  ))
+  result = sensitivity.analyse(
+    jax.random.key(0), lambda v: 5 * v[:, 0] - 2 * v[:, 1], space
+  )
+  np.testing.assert_allclose(
+    result.mean_derivatives[:, 0], [5, -2], rtol=1e-9
+  )
+
+
+def test_constant_output_has_no_indices_and_says_why():
+  result = sensitivity.analyse(
+    jax.random.key(0), lambda v: np.full(len(v), 3.0), _space()
+  )
+  assert np.isnan(result.indices.first_order).all()
+  assert np.isnan(result.indices.total).all()
+  assert result.indices.reasons[0]
+  assert not result.verdicts[0].trusted
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+  ({'design': 'gauss'}, 'design'),
+  ({'truncation': 'full'}, 'truncation'),
+  ({'num_held_out': 0}, 'num_held_out'),
+])
+def test_unknown_settings_are_refused(settings, message):
+  with pytest.raises(ValueError, match=message):
+    sensitivity.Settings(**settings)
+
+
+def test_settings_of_a_factor_that_is_not_there_are_refused():
+  with pytest.raises(ValueError, match=r"num_nodes names \['z'\]"):
+    sensitivity.plan(
+      jax.random.key(0), _space(), sensitivity.Settings(num_nodes={'z': 3})
+    )
+
+
+def test_outputs_of_another_length_are_refused():
+  plan = sensitivity.plan(
+    jax.random.key(0), _space(), sensitivity.Settings(num_nodes=dict.fromkeys(
+      'abc', 3
+    )),
+  )
+  with pytest.raises(ValueError, match=r'outputs must be \(539, K\)'):
+    sensitivity.conclude(jax.random.key(0), plan, np.zeros((5, 1)))
