@@ -252,8 +252,17 @@ def make_evaluator(
   """Returns an evaluator; see `Evaluator` for the arguments.
 
   Raises:
-    ValueError: the batch cannot be shared evenly over the devices of the mesh.
+    ValueError: the batch cannot be shared evenly over the devices of the mesh,
+      or params are not finite (some backends lose NaN on its way through a
+      network, so that the outputs would not show it).
   """
+  for path, leaf in jax.tree_util.tree_leaves_with_path(classifier.params):
+    leaf = np.asarray(leaf)
+    if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+      raise ValueError(
+        f'the params have NaN or infinite values at '
+        f'{jax.tree_util.keystr(path)}'
+      )
   if mesh is not None and batching.batch_size % mesh.size:
     raise ValueError(
       f'batch_size {batching.batch_size} must be a multiple of the '
@@ -367,8 +376,8 @@ def _fetch(item, result):
 
 def _check_values(values) -> np.ndarray:
   values = np.ascontiguousarray(values, np.float32)
-  if values.ndim != 2 or not len(values):
-    raise ValueError(f'values must be (N, D), N >= 1, got {values.shape}')
+  if values.ndim != 2:
+    raise ValueError(f'values must be (N, D), got {values.shape}')
   if not np.isfinite(values).all():
     raise ValueError('values must be finite')
   return values

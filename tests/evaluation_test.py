@@ -169,6 +169,13 @@ def test_nan_from_the_network_names_image_and_values_and_keeps_chunks(tmp_path):
   assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_params_that_are_not_finite_are_named():
+  classifier = _classifier()
+  classifier.params['b'] = classifier.params['b'].at[1].set(jnp.nan)
+  with pytest.raises(ValueError, match=r"params.*\['b'\]"):
+    _evaluator(classifier)
+
+
 def test_disk_full_names_the_file_and_says_what_is_kept(tmp_path, monkeypatch):
   evaluator = _evaluator(store=evaluation.ChunkStore(tmp_path))
 

