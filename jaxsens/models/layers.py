@@ -169,8 +169,8 @@ def relu(x: jax.Array) -> jax.Array:
   """Returns x where it is positive or NaN, 0 elsewhere.
 
   The gradient at 0 is 0, as `jax.nn.relu` has it. That one is a maximum, which
-  XLA:CPU of JAX 0.12 turns from NaN into 0 when a mean follows: a broken network
-  would answer with finite logits.
+  XLA:CPU of JAX 0.12 turns from NaN into 0 when a mean follows: a broken
+  network would answer with finite logits.
   """
   return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
