@@ -42,6 +42,7 @@ def get_config(arg: str = '') -> ConfigDict:
     'method': 'bilinear',  # or 'nearest'
     'fill': 0.0,
   })
+  config.precision = 'float32'  # of the network in the analysis; or 'bfloat16'
   # What is read off the logits; the first is what the report is about.
   config.quantities = ('probability', 'probabilities', 'margin', 'entropy')
   config.gpc = _gpc()
@@ -80,7 +81,6 @@ def _model() -> ConfigDict:
     'image_size': 64,  # pixels, height and width, in the analysis
     'dropout': 0.5,
     'init': 'auto',  # 'auto', 'random', or a weight file
-    'precision': 'float32',  # or 'bfloat16'
   })
 
 

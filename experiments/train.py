@@ -86,6 +86,11 @@ def train_or_restore(
   Raises:
     ValueError: the run directory holds a checkpoint of another config.
   """
+  if config.precision not in ('float32', 'bfloat16'):
+    raise ValueError(
+      "precision must be 'float32' or 'bfloat16', got "
+      f'{config.precision!r}'
+    )
   key_init, key_fit = jax.random.split(key)
   path = workdir / 'checkpoint'
   digest = training_hash(config)
@@ -100,14 +105,14 @@ def train_or_restore(
   size = (config.model.image_size,) * 2
   classifier = resnet.classifier(
     model, preprocess=_GRAY, class_names=metadata.class_names,
-    image_size=size, dtype=jnp.dtype(config.model.precision),
+    image_size=size, dtype=jnp.dtype(config.precision),
   )
   return Trained(classifier, metadata, restored)
 
 
 def training_hash(config: ConfigDict) -> str:
   """Returns a hash of what decides the trained network."""
-  model = {k: v for k, v in config.model.items() if k != 'precision'}
+  model = config.model.to_dict()
   if config.training.image_size:
     del model['image_size']
   data = {

@@ -253,6 +253,16 @@ def test_hash_of_the_training_ignores_settings_of_the_analysis():
   assert train.training_hash(one) != train.training_hash(two)
 
 
+def test_unknown_precision_is_refused(finished, tmp_path):
+  trained, _ = finished
+  config, workdir = _small(tmp_path)
+  config.precision = 'float8'
+  workdir.mkdir()
+  (workdir / 'checkpoint').symlink_to(trained / 'checkpoint')
+  with pytest.raises(ValueError, match='precision.*bfloat16.*float8'):
+    gpc.run(config, workdir)
+
+
 def test_every_variant_of_the_config_has_the_same_fields():
   base = weld_config.get_config()
   for variant in ('small', 'paper'):
