@@ -60,29 +60,16 @@ def figure_stem(run: results.RunResult, i: int, kind: str) -> str:
 
 def _first_lines(run):
   refused = _refusals(run)
-  facts = _facts(run)
+  verdict = refused if refused else _trust(run)
   title = f'<h1>{page.text(run.title)}</h1>\n'
-  return title + (refused + facts if refused else facts + _trust(run))
+  return title + verdict + _reservations(run) + _facts(run)
 
 
 def _refusals(run):
-  """Returns the warning, '' if every Q2 is high enough and defined."""
-  items = []
-  for image in run.images:
-    causes = list(filter(None, [sentences.doubt(image)]))
-    doubtful = sentences.doubtful_outputs(image)
-    if doubtful:
-      named = ', '.join(
-        f'{image.output_names[k]} (Q2 {image.q2[k]:.2f})' for k in doubtful
-      )
-      raise_ = '; '.join(image.advice) if image.accepted else ''
-      causes.append(
-        f'Not to be trusted among the other outputs: {named}'
-        + (f'; {raise_}.' if raise_ else '.')
-      )
-    if causes:
-      cause = page.text(' '.join(causes))
-      items.append(f'<li><b>{page.text(image.name)}</b>: {cause}</li>\n')
+  """Returns the refusal of indices of the answer, '' if all are accepted."""
+  items = _items(
+    (image.name, sentences.doubt(image)) for image in run.images
+  )
   if not items:
     return ''
   return (
@@ -100,6 +87,32 @@ def _trust(run):
     f'{100 * lowest:.1f} % of the variance of the probability of the true '
     f'class (Q2 ≥ {lowest:.3f}; needed: {results.MINIMUM_Q2:g}).</p>\n'
   )
+
+
+def _reservations(run):
+  """Returns which other outputs have indices that are not to be trusted."""
+  items = _items(
+    (image.name, ', '.join(
+      f'{image.output_names[k]} (Q2 {image.q2[k]:.2f})'
+      for k in sentences.doubtful_outputs(image)
+    ))
+    for image in run.images
+  )
+  if not items:
+    return ''
+  return (
+    '<details class="verdict"><summary>Not to be trusted among the other '
+    f'outputs: some of {len(items)} of {len(run.images)} images</summary>\n'
+    f'<ul>\n{"".join(items)}</ul></details>\n'
+  )
+
+
+def _items(texts):
+  """Returns list items of (image, text), without those of empty text."""
+  return [
+    f'<li><b>{page.text(name)}</b>: {page.text(text)}</li>\n'
+    for name, text in texts if text
+  ]
 
 
 def _facts(run):
