@@ -3,7 +3,7 @@
   python -m experiments.gpc --config=configs/weld.py
 
 Gray TIG frames of aluminium 5083 in six classes; a ResNet18 is trained on first
-use and kept in the run directory. Expected on two CPU cores: about five minutes
+use and kept in the run directory. Expected on two CPU cores: about four minutes
 the first time, of which training takes two to three, then a report in
 `runs/weld-<hash>/report.html`; validation accuracy above 0.95 on the procedural
 frames.
@@ -14,7 +14,7 @@ Variants, as `--config=configs/weld.py:NAME`:
   paper  the conventions of the source system (arXiv:2506.18751): 8-bit steps,
          nearest-neighbour rotation, tilt corners in a 244-pixel box, networks
          trained at 224 and asked at 244, one image, 10,000 Latin hypercube
-         samples and 343 terms. Slow on a CPU: about an hour.
+         samples and 343 terms. Slow on a CPU: half an hour.
 
 Real frames: `--config.data.root=DIR`, or the folder `al5083` in the directory
 that JAXSENS_DATA names.

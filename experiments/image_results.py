@@ -134,7 +134,7 @@ def make_image_result(
     subset_values=indices.subset_values, mean=indices.mean,
     variance=indices.variance, mean_derivatives=answer.mean_derivatives,
     q2=answer.q2, explained_variance=answer.explained_variance,
-    trusted=answer.verdicts[0].trusted, advice=answer.verdicts[0].advice,
+    trusted=answer.verdicts[0].trusted, advice=_advice(answer.verdicts),
     reasons=indices.reasons,
     curves=tuple(
       _curve(
@@ -205,6 +205,12 @@ def _surfaces(evaluator, plan, answer, views, plane, plane_outputs):
     nodes_truth=plane_outputs[:, 0],
     output_name=evaluator.quantities.output_names[0],
   ),)
+
+
+def _advice(verdicts) -> tuple[str, ...]:
+  """Returns what to raise for the answer, else for the worst other output."""
+  worst = min(verdicts, key=lambda v: np.inf if np.isnan(v.q2) else v.q2)
+  return verdicts[0].advice or worst.advice
 
 
 def _nearest(values, value) -> int:

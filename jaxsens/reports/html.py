@@ -92,11 +92,14 @@ def _trust(run):
 def _reservations(run):
   """Returns which other outputs have indices that are not to be trusted."""
   items = _items(
-    (image.name, ', '.join(
-      f'{image.output_names[k]} (Q2 {image.q2[k]:.2f})'
-      for k in sentences.doubtful_outputs(image)
-    ))
-    for image in run.images
+    (image.name, '; '.join(filter(None, [
+      ', '.join(
+        f'{image.output_names[k]} (Q2 {image.q2[k]:.2f})'
+        for k in sentences.doubtful_outputs(image)
+      ),
+      '; '.join(image.advice) if image.accepted else '',
+    ])))
+    for image in run.images if sentences.doubtful_outputs(image)
   )
   if not items:
     return ''
