@@ -197,7 +197,10 @@ def conclude(key: jax.Array, plan: Plan, outputs: np.ndarray) -> Sensitivity:
       expansion, fitted, plan.design.weights
     ),
     mean_derivatives=expansions.mean_derivatives(expansion),
-    verdicts=diagnostics.trust(q2, expansion, threshold=settings.min_q2),
+    verdicts=diagnostics.trust(
+      q2, expansion, threshold=settings.min_q2,
+      nodes_field='gpc.num_nodes.{}' if loo_q2 is None else 'gpc.num_samples',
+    ),
     loo_q2=loo_q2,
   )
 

@@ -66,6 +66,17 @@ def test_too_low_a_degree_is_not_trusted_and_says_what_to_raise():
   assert (np.array(_FIRST) <= result.intervals.first_order_upper[:, 0]).all()
 
 
+def test_advice_for_a_random_design_names_its_number_of_samples():
+  result = sensitivity.analyse(
+    jax.random.key(1), _ishigami, _space(),
+    sensitivity.Settings(
+      design='latin_hypercube', num_samples=200, degree=2, truncation='total'
+    ),
+  )
+  assert 'gpc.num_samples' in result.verdicts[0].advice[0]
+  assert 'num_nodes' not in ''.join(result.verdicts[0].advice)
+
+
 def test_result_does_not_depend_on_the_order_of_the_factors():
   settings = sensitivity.Settings(num_nodes={'a': 14, 'b': 16, 'c': 10})
   swapped = sensitivity.analyse(

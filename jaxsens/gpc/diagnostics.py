@@ -127,6 +127,7 @@ def trust(
   expansion: expansions.Expansion,
   *,
   threshold: float = 0.9,
+  nodes_field: str = 'gpc.num_nodes.{}',
 ) -> tuple[Verdict, ...]:
   """Says for each output whether its indices can be trusted.
 
@@ -134,6 +135,7 @@ def trust(
     held_out_q2: (K,) from `q2`, or leave-one-out where there is nothing else.
     expansion: the expansion of the K outputs.
     threshold: smallest q2 that is trusted.
+    nodes_field: what to raise for more nodes, {} standing for the factor.
 
   Returns:
     K verdicts; those without trust name the factors whose degree or number
@@ -156,7 +158,7 @@ def trust(
       threshold=threshold,
       advice=()
       if value >= threshold
-      else _advice(float(value), share, names, degrees),
+      else _advice(float(value), share, names, degrees, nodes_field),
     )
     for value, share in zip(values, shares.T, strict=True)
   )
@@ -167,13 +169,15 @@ def _advice(
   shares: np.ndarray,
   names: Sequence[str],
   degrees: Sequence[int],
+  nodes_field: str,
 ) -> tuple[str, ...]:
   """What to raise for one output, the least resolved factor first."""
   if np.isnan(value):
     return ('the output does not vary on the held-out nodes',)
   order = [d for d in np.argsort(-shares) if shares[d] > max(shares) / 4]
   lines = [
-    f'raise the degree and gpc.num_nodes.{names[d]} (degree {degrees[d]} now; '
+    f'raise the degree and {nodes_field.format(names[d])} (degree '
+    f'{degrees[d]} now; '
     f'{100 * shares[d]:.2g} % of the variance sits in its highest degrees)'
     for d in order
   ]
