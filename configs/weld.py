@@ -44,7 +44,9 @@ def get_config(arg: str = '') -> ConfigDict:
   })
   config.precision = 'float32'  # of the network in the analysis; or 'bfloat16'
   # What is read off the logits; the first is what the report is about.
-  config.quantities = ('probability', 'probabilities', 'margin', 'entropy')
+  config.quantities = (
+    'probability', 'probabilities', 'margin', 'entropy', 'correctness'
+  )
   config.gpc = _gpc()
   config.evaluation = ConfigDict({
     'batch_size': 0,  # 0: measured once and kept in the run directory
@@ -54,6 +56,9 @@ def get_config(arg: str = '') -> ConfigDict:
     'num_line_nodes': 33,  # along each factor
     'num_plane_nodes': 11,  # per side, over the strongest pair of factors
     'num_contact_images': 9,
+    'num_detailed': 12,  # images that are shown one by one
+    'max_failure': 0.05,  # probability of a wrong class in the safe ranges
+    'num_worst_starts': 4,  # ascents to the worst case; 0: none
   })
   if arg == 'small':
     _make_small(config)
@@ -112,7 +117,15 @@ def _factors() -> tuple[ConfigDict, tuple[str, ...]]:
 
 def _gpc() -> ConfigDict:
   return ConfigDict({
-    'design': 'tensor_gauss',  # or 'latin_hypercube', 'sobol_sequence'
+    # Runs are added until the intervals are narrow enough; or a fixed design:
+    # 'tensor_gauss', 'latin_hypercube', 'sobol_sequence'.
+    'design': 'adaptive',
+    'tolerance': 0.02,  # half-width of the intervals that is aimed at
+    'max_evaluations': 1024,  # per image
+    'min_evaluations': 64,
+    'max_half_width': 0.05,  # above it the report refuses the indices
+    'fallback_evaluations': 4096,  # per image that no surrogate describes
+    # From here on: of fixed designs.
     'num_nodes': {'brightness': 10, 'rotation': 32, 'tilt': 8},
     'num_samples': 2000,  # of a random design
     'truncation': 'tensor',  # or 'total', 'hyperbolic'
@@ -135,6 +148,9 @@ def _make_small(config: ConfigDict) -> None:
   config.model.image_size = 32
   config.training.num_epochs = 1
   config.training.batch_size = 8
+  config.gpc.max_evaluations = 64
+  config.gpc.min_evaluations = 32
+  config.gpc.fallback_evaluations = 64
   config.gpc.num_nodes = {'brightness': 3, 'rotation': 5, 'tilt': 3}
   config.gpc.num_held_out = 16
   config.gpc.num_resamples = 50
@@ -142,6 +158,7 @@ def _make_small(config: ConfigDict) -> None:
   config.report.num_line_nodes = 5
   config.report.num_plane_nodes = 3
   config.report.num_contact_images = 3
+  config.report.num_worst_starts = 2
 
 
 def _make_paper(config: ConfigDict) -> None:

@@ -2,6 +2,7 @@
 
     python -m experiments.benchmark --suite=evaluation
     python -m experiments.benchmark --suite=fit --output=fit.json
+    python -m experiments.benchmark --suite=gpc --sections=functions,cifar
 
 Prints Markdown tables; `--output` also keeps everything as JSON, with the
 machine it was measured on. The suites are modules of `experiments.benchmarks`;
@@ -23,6 +24,7 @@ import math
 import os
 import pathlib
 import platform
+import sys
 from typing import Any
 
 from absl import app
@@ -52,10 +54,35 @@ QUICK = {
     'num_outputs_chaospy': 2,
     'num_repeats': 1,
   },
+  'gpc': {
+    'sections': ('functions', 'adaptive', 'coverage', 'bootstrap'),
+    'num_seeds': 2,
+    'num_seeds_large': 1,
+    'function_sizes': (32, 64),
+    'peer_sizes': (32,),
+    'functions': ('ishigami',),
+    'max_saltelli': 64,
+    'adaptive_sizes': (60,),
+    'pygpc_tolerance': 0.1,
+    'num_coverage_seeds': 1,
+    'num_resamples': 20,
+    'bootstrap_size': (100, 2),
+    'cifar_images': 2,
+    'cifar_sizes': (64,),
+    'recipe_sizes': (400,),
+    'pick_freeze_sizes': (100,),
+    'gaussian_sizes': (64,),
+    'steel_images': 2,
+    'steel_sizes': (64,),
+    'steel_recipe_images': 1,
+    'steel_recipe_size': 400,
+  },
 }
+# The module of a suite that is not called as it.
+_MODULES = {'gpc': 'gpc_suite'}
 _PACKAGES = (
   'jaxsens', 'jax', 'jaxlib', 'flax', 'numpy', 'scipy', 'chaospy', 'pillow',
-  'torch', 'torchvision', 'pygpc',
+  'torch', 'torchvision', 'pygpc', 'SALib',
 )  # fmt: skip
 
 _SUITE = flags.DEFINE_enum(
@@ -66,6 +93,17 @@ _QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to try it out.')
 _OPTIONS = flags.DEFINE_string(
   'options', '{}', "JSON object of options of the suite's run()."
 )
+_SECTIONS = flags.DEFINE_list('sections', None, 'Sections of the suite gpc.')
+_SEEDS = flags.DEFINE_integer('seeds', None, 'Seeds of the suite gpc.')
+_GPC_WORKDIR = flags.DEFINE_string(
+  'gpc_workdir', None, 'Work folder of the suite gpc.'
+)
+_TRUTH_FOLDER = flags.DEFINE_string(
+  'truth_folder', None, 'Where the suite gpc finds the truths of its studies.'
+)
+_STEEL_WORKDIR = flags.DEFINE_string(
+  'steel_workdir', None, 'Run directory of configs/steel.py, for the suite gpc.'
+)
 
 
 def run(
@@ -74,6 +112,7 @@ def run(
   quick: bool = False,
   options: Mapping[str, Any] | None = None,
   output: str | os.PathLike | None = None,
+  command: str = '',
   log: Callable[[str], Any] = _LOG.info,
 ) -> dict[str, Any]:
   """Runs a suite.
@@ -83,17 +122,20 @@ def run(
     quick: take the options in `QUICK`.
     options: further keyword arguments of the suite's `run`.
     output: JSON file to write; None writes none.
+    command: how it was called, for the record.
     log: receives one line of text at a time.
 
   Returns:
-    {'suite', 'options', 'machine', 'result'}, fit for JSON.
+    {'suite', 'options', 'machine', 'command', 'result'}, fit for JSON.
 
   Raises:
     ValueError: no such suite.
   """
   if suite not in QUICK:
     raise ValueError(f'suite must be one of {sorted(QUICK)}, got {suite!r}')
-  module = importlib.import_module(f'experiments.benchmarks.{suite}')
+  module = importlib.import_module(
+    f'experiments.benchmarks.{_MODULES.get(suite, suite)}'
+  )
   options = {**(QUICK[suite] if quick else {}), **(options or {})}
   machine = describe_machine()
   log(f'{machine["cpu"]}, {machine["cores"]} cores, {machine["device"]}')
@@ -104,6 +146,7 @@ def run(
     'suite': suite,
     'options': options,
     'machine': machine,
+    'command': command,
     'result': module.run(log, **options),
   }
   if output is not None:
@@ -144,6 +187,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     f'{machine["backend"]}: {machine["num_devices"]} x {machine["device"]}; '
     f'Python {machine["python"]}, {versions}; load before: {machine["load"]}',
   ]
+  if report.get('command'):
+    parts.append(f'`{report["command"]}`')
   for title, section in report['result'].items():
     columns = _columns(section)
     if columns:
@@ -231,9 +276,18 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   _LOG.setLevel(logging.INFO)
+  flagged = {
+    'sections': _SECTIONS.value, 'num_seeds': _SEEDS.value,
+    'workdir': _GPC_WORKDIR.value, 'truth_folder': _TRUTH_FOLDER.value,
+    'steel_workdir': _STEEL_WORKDIR.value,
+  }
+  options = _parse_options(_OPTIONS.value)
+  options |= {n: value for n, value in flagged.items() if value is not None}
+  if _SUITE.value != 'gpc' and any(v is not None for v in flagged.values()):
+    raise app.UsageError(f'{", ".join(flagged)} are for the suite gpc')
   report = run(
-    _SUITE.value, quick=_QUICK.value, options=_parse_options(_OPTIONS.value),
-    output=_OUTPUT.value,
+    _SUITE.value, quick=_QUICK.value, options=options, output=_OUTPUT.value,
+    command=' '.join(['python -m experiments.benchmark', *sys.argv[1:]]),
   )
   print(markdown(report))
 

@@ -21,16 +21,20 @@ import numpy as np
 import tqdm
 
 from experiments import image_results
+from experiments import limits
+from experiments import population_results
 from experiments import runs
 from experiments import train
 from jaxsens import evaluation
 from jaxsens import factors
 from jaxsens import files
-from jaxsens import quantities
+from jaxsens import quantities as quantities_lib
 from jaxsens import sensitivity
 from jaxsens.data import image_sets
 from jaxsens.data.synthetic import weld as synthetic_weld
+from jaxsens.gpc import expansions
 from jaxsens.perturbations import chains
+from jaxsens.reports import population_page
 from jaxsens.reports import results
 from jaxsens.reports import run_directory
 
@@ -42,62 +46,141 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
   key_data, key_train, key_design, key_noise, key_bootstrap = (
     runs.split_keys(config)
   )
-  space = make_space(config)
+  space, settings = make_space(config), make_settings(config)
   chain = chains.make_chain(
     space, (config.model.image_size,) * 2, **config.perturbation
   )
-  plan = sensitivity.plan(key_design, space, make_settings(config))
+  plan = None
+  if settings.design != sensitivity.ADAPTIVE:
+    plan = sensitivity.plan(key_design, space, settings)
   with stage('data'):
     splits = train.load_data(key_data, config)
-    frames = analysed_frames(splits.test, config)
     note_data(workdir, config, splits)
   with stage('training'):
     trained = train.train_or_restore(key_train, config, workdir, lambda: splits)
-  with stage('evaluation'):
-    views = image_results.make_views(plan, chain, config.report)
+    test = splits.test
+    if config.data.get('only_recognised', False):
+      test = image_results.recognised(trained.classifier, test)
+    frames = analysed_frames(test, config)
+  quantities = quantities_lib.make_quantities(
+    config.quantities, trained.classifier.class_names
+  )
+  with stage('evaluation and indices'):
+    views = image_results.make_views(space, chain, config.report)
     evaluator = make_evaluator(
       trained.classifier, chain, config, workdir, frames, views.values
     )
-    outputs = evaluate(key_noise, evaluator, frames, views.values)
-  with stage('indices'):
-    answers = [
-      sensitivity.conclude(key_bootstrap, plan, rows[views.plan_rows])
-      for rows in outputs
+    pushes = [
+      image_results.make_push(quantities, int(label)) for label in frames.labels
     ]
-    write_arrays(workdir, plan, answers, frames)
-  with stage('second views'):
-    planes = image_results.make_planes(plan, chain, answers, config.report)
-    plane_outputs = evaluate(
-      key_noise, evaluator, frames, [plane.values for plane in planes]
+    if plan is None:
+      answers, steps = refine(
+        key_design, key_noise, evaluator, frames, space, pushes, settings
+      )
+    else:
+      answers, steps = [
+        sensitivity.conclude(key_bootstrap, plan, push(logits))
+        for push, logits in zip(
+          pushes, evaluate(key_noise, evaluator, frames, plan.values),
+          strict=True,
+        )
+      ], ()
+    write_arrays(workdir, space, answers, frames)
+  with stage('views'):
+    shown = frames.take(np.arange(min(len(frames), config.report.num_detailed)))
+    planes = image_results.make_planes(
+      space, chain, answers[:len(shown)], config.report
+    )
+    logits = evaluate(key_noise, evaluator, shown, views.values)
+    plane_logits = evaluate(
+      key_noise, evaluator, shown, [plane.values for plane in planes]
+    )
+  with stage('limits'):
+    bounds = [
+      limits.find(
+        jax.random.fold_in(key_bootstrap, i), config.report,
+        trained.classifier, chain, shown, i, space, quantities, answers[i],
+      )
+      for i in tqdm.trange(len(shown), unit='image')
+    ]
+    runs.write_json(
+      workdir / 'limits.json', dict(zip(shown.names, bounds, strict=True))
     )
   with stage('report'):
     images = [
       image_results.make_image_result(
-        key_noise, evaluator, frames, i, plan, answer, views, rows, plane,
-        plane_rows,
+        key_noise, evaluator, quantities, shown, i, answer, views, *rest,
+        max_half_width=settings.max_half_width if plan is None else None,
+        limits=bounds[i],
       )
-      for i, (answer, rows, plane, plane_rows) in enumerate(
-        zip(answers, outputs, planes, plane_outputs, strict=True)
+      for i, (answer, *rest) in enumerate(
+        zip(answers[:len(shown)], logits, planes, plane_logits, strict=True)
       )
     ]
-    num_evaluations = len(frames) * len(views.values) + sum(
-      len(plane.values) for plane in planes
-    )
+    num_evaluations = sum(
+      len(views.values) + len(plane.values) for plane in planes
+    ) + sum(answer.num_evaluations for answer in answers)
     result = results.RunResult(
       title=f'{config.name}: sensitivity of {config.model.name}',
       data_description=f'{len(frames)} of {frames.description}',
       images=tuple(images),
       class_names=frames.class_names,
       provenance=provenance(
-        config, trained, plan, evaluator, num_evaluations, stage.seconds
+        config, trained, answers, evaluator, num_evaluations, stage.seconds
       ),
       factors=space.describe(),
+      steps=tuple(
+        results.ConvergenceStep(np.asarray(s.num_evaluations), s.half_widths)
+        for s in steps
+      ),
+      tolerance=settings.tolerance if plan is None else None,
     )
     run_directory.write_all(workdir, result)
+    if len(frames) >= population_results.FEWEST:
+      at_identity = evaluate(
+        key_noise, evaluator, frames, np.array([chain.identity], float)
+      )
+      population_page.write_all(workdir, population_results.make_study(
+        key_bootstrap, result.title, frames, space, chain, quantities, answers,
+        np.concatenate(at_identity), result.steps,
+        result.tolerance, result.provenance,
+      ))
+      runs.LOG.info('Data set: %s', workdir / 'population.html')
   for sentence in image_results.sentences(result):
     runs.LOG.info('%s', sentence)
   runs.LOG.info('Report: %s', workdir / 'report.html')
   return json.loads((workdir / 'metrics.json').read_text())
+
+
+def refine(
+  key_design, key_noise, evaluator, frames, space, pushes, settings
+):
+  """Returns the answers of an adaptive run and its steps, which it logs."""
+  with tqdm.tqdm(
+    total=len(frames) * settings.max_evaluations, unit='node'
+  ) as bar:
+
+    def evaluate_nodes(i, nodes):
+      return evaluator(
+        jax.random.fold_in(key_noise, i), frames.images[i],
+        int(frames.labels[i]), space.to_values(nodes), name=frames.names[i],
+        progress=bar.update,
+      )
+
+    def log(step):
+      widths = step.half_widths[~np.isnan(step.half_widths)]
+      bar.write(
+        f'{step.num_evaluations} runs per image: half-widths '
+        f'{np.median(widths) if len(widths) else np.nan:.3f} (median) to '
+        f'{widths.max(initial=0):.3f}, {step.open.sum()} of '
+        f'{len(step.open)} images go on; by kriging '
+        f'{step.methods.count("kriging")}, by sparse polynomials '
+        f'{step.methods.count("sparse")}'
+      )
+
+    return sensitivity.refine(
+      key_design, evaluate_nodes, space, pushes, settings, on_step=log
+    )
 
 
 def make_space(config: ConfigDict) -> factors.FactorSpace:
@@ -139,17 +222,21 @@ def analysed_frames(
   test: image_sets.ImageSet, config: ConfigDict
 ) -> image_sets.ImageSet:
   """Returns the test frames to analyse: the classes in turn, then the rest."""
-  turn = np.zeros(len(test), int)
-  for label in np.unique(test.labels):
-    of_class = np.flatnonzero(test.labels == label)
-    turn[of_class] = np.arange(len(of_class))
-  order = np.lexsort((test.labels, turn))
-  frames = test.take(order[:config.data.num_images])
+  frames = test.take(in_turn(test.labels)[:config.data.num_images])
   if config.data.frame_width and frames.parameters:
     size = synthetic_weld.frame_size(config.data.frame_width)
     images = synthetic_weld.render_all(frames.parameters, size)
     frames = dataclasses.replace(frames, images=images)
   return frames
+
+
+def in_turn(labels: np.ndarray) -> np.ndarray:
+  """Returns positions of all labels, the classes in turn."""
+  turn = np.zeros(len(labels), int)
+  for label in np.unique(labels):
+    of_class = np.flatnonzero(labels == label)
+    turn[of_class] = np.arange(len(of_class))
+  return np.lexsort((labels, turn))
 
 
 def note_data(
@@ -173,7 +260,7 @@ def make_evaluator(
   """Returns the evaluator, with the batching of this run directory."""
   make = lambda batching: evaluation.make_evaluator(
     classifier, chain,
-    quantities.make_quantities(config.quantities, classifier.class_names),
+    quantities_lib.make_quantities(('logits',), classifier.class_names),
     batching=batching, store=evaluation.ChunkStore(workdir / 'outputs'),
     mesh=None if jax.device_count() == 1 else jax.make_mesh(
       (jax.device_count(),), ('data',)
@@ -220,19 +307,24 @@ def evaluate(
     ]
 
 
-def write_arrays(workdir, plan, answers, frames) -> None:
-  """Writes design.npz and expansion.npz."""
+def write_arrays(workdir, space, answers, frames) -> None:
+  """Writes design.npz, and expansion.npz where there are expansions."""
+  longest = max((answer.nodes for answer in answers), key=len)
   _write_npz(
-    workdir / 'design.npz', factors=np.array(plan.space.names),
-    nodes=plan.design.nodes, weights=plan.design.weights,
-    held_out=plan.held_out.nodes, values=plan.values,
+    workdir / 'design.npz', factors=np.array(space.names), nodes=longest,
+    values=space.to_values(longest), images=np.array(frames.names),
+    num_evaluations=np.array([len(answer.nodes) for answer in answers]),
   )
-  _write_npz(
-    workdir / 'expansion.npz', factors=np.array(plan.space.names),
-    multi_indices=plan.basis.multi_indices,
-    coefficients=np.stack([a.expansion.coefficients for a in answers]),
-    images=np.array(frames.names),
-  )
+  arrays = {}
+  for i, answer in enumerate(answers):
+    if isinstance(answer.surrogate, expansions.Expansion):
+      arrays[f'multi_indices_{i}'] = answer.expansion.basis.multi_indices
+      arrays[f'coefficients_{i}'] = answer.expansion.coefficients
+  if arrays:
+    _write_npz(
+      workdir / 'expansion.npz', factors=np.array(space.names),
+      images=np.array(frames.names), **arrays,
+    )
 
 
 def _write_npz(path, **arrays) -> None:
@@ -242,18 +334,19 @@ def _write_npz(path, **arrays) -> None:
 
 
 def provenance(
-  config, trained, plan, evaluator, num_evaluations, seconds
+  config, trained, answers, evaluator, num_evaluations, seconds
 ) -> dict:
   """Returns what a reader needs to judge or repeat the run."""
   metrics = trained.metadata.metrics
+  runs_of = [answer.num_evaluations for answer in answers]
   return {
     'model': f'{config.model.name}, {config.model.image_size} pixels, '
     f'{"restored" if trained.restored else "trained in this run"}',
     'validation_accuracy': metrics['validation_accuracy'],
     'num_evaluations': num_evaluations,
     'training data': trained.metadata.data,
-    'design': f'{plan.design.kind}, {plan.design.num_nodes} nodes, '
-    f'{plan.basis.num_terms} terms, {plan.held_out.num_nodes} held-out nodes',
+    'design': f'{config.gpc.design}, {min(runs_of)} to {max(runs_of)} runs per '
+    f'image; indices by {", ".join(sorted({a.method for a in answers}))}',
     'batching': dataclasses.asdict(evaluator.batching),
     'stage_seconds': {name: round(s, 2) for name, s in seconds.items()},
     'training': {k: v for k, v in metrics.items() if k != 'history'},

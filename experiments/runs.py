@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from ml_collections import config_flags
 
 from jaxsens import files
-from jaxsens.data import weld
+from jaxsens.data import sources
 
 LOG = logging.getLogger('jaxsens')
 
@@ -76,7 +76,8 @@ def _log_to_stderr() -> None:
 def resolve(config: ConfigDict) -> ConfigDict:
   """Returns the config with what the environment decides written into it."""
   config = config.copy_and_resolve_references()
-  root = weld.find_root(config.data.root)
+  source = sources.find(config.data.get('name', 'weld'))
+  root = source.find_root(config.data.root)
   config.data.root = '' if root is None else str(root)
   return config
 

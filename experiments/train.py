@@ -25,10 +25,9 @@ import tqdm
 from experiments import runs
 from jaxsens import classifiers
 from jaxsens.data import image_sets
-from jaxsens.data import weld
+from jaxsens.data import sources
 from jaxsens.data.synthetic import weld as synthetic_weld
 from jaxsens.models import registry
-from jaxsens.models import resnet
 from jaxsens.training import checkpoints
 from jaxsens.training import loop
 from jaxsens.training import metrics
@@ -38,6 +37,8 @@ from jaxsens.weights import manifest
 # Learning rates for random initial values and for pretrained ones.
 _RATES = {False: 1e-3, True: 1e-4}
 _GRAY = classifiers.Normalise(mean=(0.5,), std=(0.5,))
+# What `config.data` says about the analysis and not about the data.
+_NOT_DATA = ('num_images', 'frame_width', 'only_recognised')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,20 +47,30 @@ class Trained:
 
   Attributes:
     classifier: with batch norm folded for inference.
+    network: as it was trained.
     metadata: of its checkpoint; `metrics` has the validation scores.
     restored: whether the checkpoint was there already.
   """
 
   classifier: classifiers.Classifier
+  network: nnx.Module
   metadata: checkpoints.Metadata
   restored: bool
 
 
 def load_data(key: jax.Array, config: ConfigDict) -> image_sets.Splits:
-  """Returns the frames that a config asks for."""
+  """Returns the images that a config asks for."""
+  name = source_name(config)
+  if name != 'weld':
+    options = {
+      k: v for k, v in config.data.items() if k not in ('name', *_NOT_DATA)
+    }
+    return sources.load(
+      name, key, **(options | {'root': config.data.root or None})
+    )
   groups = config.data.held_out_groups
-  return weld.load_weld(
-    key,
+  return sources.load(
+    name, key,
     root=config.data.root or None,
     size_of_synthetic=_frame_size(config.data.synthetic_width),
     num_synthetic_per_class=config.data.synthetic_per_class,
@@ -67,6 +78,11 @@ def load_data(key: jax.Array, config: ConfigDict) -> image_sets.Splits:
     held_out_groups=groups.split(',') if groups else None,
     combine_synthetic=config.data.combine_synthetic,
   )
+
+
+def source_name(config: ConfigDict) -> str:
+  """Returns the data source of a config, 'weld' where it names none."""
+  return config.data.get('name', 'weld')
 
 
 def train_or_restore(
@@ -97,17 +113,20 @@ def train_or_restore(
   restored = checkpoints.exists(path) or _take_over(path, digest)
   if not restored:
     model, pretrained = _initial(key_init, config)
-    _fit(key_fit, model, pretrained, config, path, digest, splits())
+    if config.training.num_epochs:
+      _fit(key_fit, model, pretrained, config, path, digest, splits())
+    else:
+      _keep(model, pretrained, config, path, digest, splits())
   model, metadata = checkpoints.restore(
     path, nnx.eval_shape(lambda: _network(key_init, config)),
     expected={'config_hash': digest},
   )
   size = (config.model.image_size,) * 2
-  classifier = resnet.classifier(
-    model, preprocess=_GRAY, class_names=metadata.class_names,
+  classifier = registry.CLASSIFIERS[config.model.name](
+    model, preprocess=_normalise(config), class_names=metadata.class_names,
     image_size=size, dtype=jnp.dtype(config.precision),
   )
-  return Trained(classifier, metadata, restored)
+  return Trained(classifier, model, metadata, restored)
 
 
 def training_hash(config: ConfigDict) -> str:
@@ -117,7 +136,7 @@ def training_hash(config: ConfigDict) -> str:
     del model['image_size']
   data = {
     k: v for k, v in config.data.items()
-    if k not in ('num_images', 'frame_width')
+    if k not in _NOT_DATA
   }
   parts = [config.seed, data, model, config.training.to_dict()]
   text = json.dumps(parts, sort_keys=True)
@@ -131,7 +150,7 @@ def _fit(key, model, pretrained, config, path, digest, splits) -> None:
     for part in (splits.train, splits.validation)
   )
   runs.LOG.info(
-    'Training %s on %d frames, validating on %d: %s', config.model.name,
+    'Training %s on %d images, validating on %d: %s', config.model.name,
     len(train.labels), len(validation.labels), splits.train.description,
   )
   settings = {
@@ -143,7 +162,7 @@ def _fit(key, model, pretrained, config, path, digest, splits) -> None:
   start = time.perf_counter()
   with tqdm.tqdm(total=settings['num_epochs'], unit='epoch') as bar:
     tuned = loop.fine_tune(
-      key, model, train, validation, preprocess=_GRAY,
+      key, model, train, validation, preprocess=_normalise(config),
       class_weights=metrics.balanced_class_weights(
         train.labels, len(splits.train.class_names)
       ),
@@ -154,24 +173,66 @@ def _fit(key, model, pretrained, config, path, digest, splits) -> None:
       on_epoch=lambda epoch: _show(bar, epoch),
     )
   best = tuned.history[tuned.best_epoch].validation
-  checkpoints.save(path, tuned.model, checkpoints.Metadata(
-    architecture=config.model.name,
-    class_names=splits.train.class_names,
-    image_size=size, channels=1, mean=_GRAY.mean, std=_GRAY.std,
-    data=splits.train.description, config_hash=digest,
+  data = splits.train.description
+  _save(path, tuned.model, config, size, data, digest, best, {
+    'pretrained': pretrained,
+    'learning_rate': settings['learning_rate'],
+    'best_epoch': tuned.best_epoch,
+    'training_seconds': time.perf_counter() - start,
+    'num_train': len(train.labels),
+    'num_validation': len(validation.labels),
+    'history': [epoch.as_dict() for epoch in tuned.history],
+  })
+
+
+def _keep(model, pretrained, config, path, digest, splits) -> None:
+  """Saves pretrained weights as they are, with their scores.
+
+  They are scored on the validation set, or on the test set where that is empty.
+  """
+  if not pretrained:
+    raise ValueError(
+      f'training.num_epochs is 0 and there are no weights of '
+      f'{config.model.name}: model.init is {config.model.init!r}'
+    )
+  part = 'validation' if len(splits.validation) else 'test'
+  chosen = getattr(splits, part)
+  size = (config.model.image_size,) * 2
+  scored = loop.evaluate(
+    model,
+    loop.LabelledImages(
+      image_sets.resize_all(chosen.images, size), chosen.labels
+    ),
+    preprocess=_normalise(config),
+    class_weights=[1.0] * len(chosen.class_names),
+  )
+  data = f'none in this run, scored on {len(chosen)} of {chosen.description}'
+  _save(path, model, config, size, data, digest, scored, {
+    'pretrained': True,
+    'num_train': 0,
+    'num_validation': len(chosen),
+  })
+
+
+def _save(path, model, config, size, data, digest, scored, metrics) -> None:
+  normalise = _normalise(config)
+  source = sources.find(source_name(config))
+  checkpoints.save(path, model, checkpoints.Metadata(
+    architecture=config.model.name, class_names=source.class_names,
+    image_size=size, channels=source.channels, mean=normalise.mean,
+    std=normalise.std, data=data, config_hash=digest,
     metrics={
-      'validation_accuracy': best.scores.accuracy,
-      'validation_loss': best.loss,
-      'validation': best.scores.as_dict(),
-      'pretrained': pretrained,
-      'learning_rate': settings['learning_rate'],
-      'best_epoch': tuned.best_epoch,
-      'training_seconds': time.perf_counter() - start,
-      'num_train': len(train.labels),
-      'num_validation': len(validation.labels),
-      'history': [epoch.as_dict() for epoch in tuned.history],
+      'validation_accuracy': scored.scores.accuracy,
+      'validation_loss': scored.loss,
+      'validation': scored.scores.as_dict(),
+      **metrics,
     },
   ))
+
+
+def _normalise(config) -> classifiers.Normalise:
+  channels = sources.find(source_name(config)).channels
+  return classifiers.Normalise(_GRAY.mean * channels, _GRAY.std * channels)
 
 
 def _show(bar, epoch) -> None:
@@ -184,8 +245,10 @@ def _show(bar, epoch) -> None:
 
 
 def _network(key, config):
+  source = sources.find(source_name(config))
   return registry.find(config.model.name)(
-    key, len(weld.CLASS_NAMES), in_channels=1, dropout=config.model.dropout
+    key, len(source.class_names), in_channels=source.channels,
+    dropout=config.model.dropout,
   )
 
 
@@ -200,11 +263,15 @@ def _initial(key, config):
     runs.LOG.info('No pretrained weights on this machine; random initial ones')
     return network, False
   state_dict = convert.read_state_dict(path)
-  if state_dict['conv1.weight'].shape[1] == 3:
+  gray = sources.find(source_name(config)).channels == 1
+  if gray and state_dict['conv1.weight'].shape[1] == 3:
     state_dict = convert.gray_stem(
       state_dict, rgb=classifiers.IMAGENET, gray=_GRAY
     )
-  loaded = convert.load_torch_names(network, state_dict, replace_head=True)
+  loaded = convert.load_torch_names(
+    network, state_dict, replace_head=config.training.num_epochs > 0,
+    head=registry.HEADS[config.model.name],
+  )
   runs.LOG.info('Initial weights from %s; new: %s', path, loaded.fresh)
   return loaded.model, True
 

@@ -10,6 +10,9 @@ t_d is affine, except for `LogNormal` and `LogUniform`, whose germ is a normal
 or uniform variable that is mapped through an exponential: the polynomials in
 a log-normal variable itself are not dense (Ernst et al. 2012).
 
+A discrete factor has atoms on the germ axis as well: `from_uniform` draws
+them, and `to_values` gives the value of the nearest one, without rounding.
+
 All arrays are float64 on the host.
 
 References:
@@ -26,6 +29,8 @@ import chaospy
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
+
+from jaxsens import marginals
 
 # Distributions whose recurrence chaospy has and whose germ has unit scale.
 _SCALED = (chaospy.Normal, chaospy.Gamma, chaospy.Exponential)
@@ -47,7 +52,7 @@ _BOUNDED = (
 class _Transport:
   """Map t from germ to value, its inverse, and its slope dt/dgerm."""
 
-  germ: chaospy.Distribution
+  germ: chaospy.Distribution | marginals.Discrete
   to_values: Callable[[np.ndarray], np.ndarray]
   to_germ: Callable[[np.ndarray], np.ndarray]
   slope: Callable[[np.ndarray], np.ndarray]
@@ -62,14 +67,14 @@ class Factor:
 
   Attributes:
     name: what the factor drives, for instance 'rotation'.
-    distribution: one-dimensional continuous chaospy distribution of the
-      physical value.
+    distribution: one-dimensional chaospy distribution of the physical value,
+      continuous or of whole numbers, or a `marginals.Discrete`.
     unit: physical unit of the value, '' for a pure number.
 
   Raises:
     ValueError: empty name, lower limit not below the upper one, parameters
       that are not finite or not admissible.
-    TypeError: not a one-dimensional continuous chaospy distribution.
+    TypeError: not such a distribution.
   """
 
   name: str
@@ -79,13 +84,21 @@ class Factor:
   def __post_init__(self):
     if not isinstance(self.name, str) or not self.name:
       raise ValueError(f'factor name: expected a word, got {self.name!r}')
+    if isinstance(self.distribution, marginals.Discrete):
+      return
     _check_kind(self.name, self.distribution)
     _check_works(self.name, self.distribution)
-    _check_quantiles(self.name, self._identity[-1], self.distribution)
+    if self.atoms is None:
+      _check_quantiles(self.name, self._identity[-1], self.distribution)
 
   @functools.cached_property
   def _identity(self) -> tuple:
     """Tuple that decides about equality."""
+    if self.atoms is not None:
+      return (
+        self.name, self.unit, self.atoms.values.tobytes(),
+        self.atoms.probabilities.tobytes(),
+      )  # fmt: skip
     with np.errstate(all='ignore'):
       quantiles = np.ravel(self.distribution.inv(np.array(_PROBES)))
     return (
@@ -102,23 +115,34 @@ class Factor:
     return hash(self._identity)
 
   @functools.cached_property
+  def atoms(self) -> marginals.Discrete | None:
+    """Atoms of the value; None for a continuous factor."""
+    if isinstance(self.distribution, marginals.Discrete):
+      return self.distribution
+    if np.any(self.distribution.interpret_as_integer):
+      return marginals.of_integers(self.distribution)
+    return None
+
+  @functools.cached_property
   def _transport(self) -> _Transport:
+    if self.atoms is not None:
+      return _discrete_transport(self.name, self.atoms)
     return _make_transport(self.distribution)
 
   @property
-  def germ(self) -> chaospy.Distribution:
+  def germ(self) -> chaospy.Distribution | marginals.Discrete:
     """Distribution of the germ: the measure of the orthonormal basis."""
     return self._transport.germ
 
   @property
   def lower(self) -> float:
     """Lower limit of the value; for unbounded factors chaospy's cut-off."""
-    return float(np.ravel(self.distribution.lower)[0])
+    return float(np.ravel((self.atoms or self.distribution).lower)[0])
 
   @property
   def upper(self) -> float:
     """Upper limit of the value; for unbounded factors chaospy's cut-off."""
-    return float(np.ravel(self.distribution.upper)[0])
+    return float(np.ravel((self.atoms or self.distribution).upper)[0])
 
   @functools.cached_property
   def is_affine(self) -> bool:
@@ -222,7 +246,8 @@ class FactorSpace:
     """Turns points of the unit cube into germ coordinates.
 
     germ[n, d] = F_d^-1(uniform[n, d]) with F_d the distribution function of
-    the germ. The ends 0 and 1 are moved inside by half a rounding unit.
+    the germ, and for atoms the smallest one with F_d >= uniform[n, d]. The ends
+    0 and 1 are moved inside by half a rounding unit.
 
     Args:
       uniform: (N, D) points in [0, 1].
@@ -283,7 +308,7 @@ class FactorSpace:
 
 
 def _check_kind(name: str, distribution: Any) -> None:
-  """Refuses what is no one-dimensional continuous distribution."""
+  """Refuses what is no one-dimensional distribution."""
   if not isinstance(distribution, chaospy.Distribution):
     raise TypeError(
       f'factor {name!r}: expected a chaospy distribution, got {distribution!r}'
@@ -291,11 +316,6 @@ def _check_kind(name: str, distribution: Any) -> None:
   if len(distribution) != 1 or distribution.stochastic_dependent:
     raise TypeError(
       f'factor {name!r}: expected one independent marginal, got {distribution}'
-    )
-  if np.any(distribution.interpret_as_integer):
-    raise TypeError(
-      f'factor {name!r}: discrete distributions have no polynomial germ, '
-      f'got {distribution}'
     )
 
 
@@ -355,6 +375,32 @@ def _make_transport(distribution: chaospy.Distribution) -> _Transport:
     lambda germ: shift + scale * germ,
     lambda values: (values - shift) / scale,
     lambda germ: np.full(np.shape(germ), scale),
+  )
+
+
+def _discrete_transport(name: str, atoms: marginals.Discrete) -> _Transport:
+  """Map between the atoms of the value and their images on [-1, 1]."""
+  lower, upper = atoms.values[0], atoms.values[-1]
+  shift, scale = (lower + upper) / 2, (upper - lower) / 2
+  germ = marginals.Discrete(
+    (atoms.values - shift) / scale, atoms.probabilities, name
+  )
+
+  def to_germ(values):
+    places = atoms.snap(values)
+    far = np.abs(atoms.values[places] - values) > 1e-9 * scale
+    if np.any(far):
+      raise ValueError(
+        f'factor {name!r}: {np.asarray(values)[far].ravel()[0]} is none of '
+        f'its {atoms.num_atoms} values'
+      )
+    return germ.values[places]
+
+  return _Transport(
+    germ,
+    lambda points: atoms.values[germ.snap(points)],
+    to_germ,
+    lambda points: np.full(np.shape(points), scale),
   )
 
 

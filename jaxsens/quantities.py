@@ -51,6 +51,11 @@ def loss(logits: jax.Array, label: jax.Array) -> jax.Array:
   return -jax.nn.log_softmax(logits)[label][None]
 
 
+def correctness(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns 1 where the largest logit is that of the true class, else 0."""
+  return (jnp.argmax(logits) == label).astype(logits.dtype)[None]
+
+
 _FUNCTIONS = {
   'logits': logits,
   'probabilities': probabilities,
@@ -58,6 +63,7 @@ _FUNCTIONS = {
   'margin': margin,
   'entropy': entropy,
   'loss': loss,
+  'correctness': correctness,
 }
 _PER_CLASS = {'logits': 'logit of {}', 'probabilities': 'probability of {}'}
 _SINGLE = {
@@ -65,6 +71,7 @@ _SINGLE = {
   'margin': 'margin of the true class',
   'entropy': 'entropy',
   'loss': 'loss',
+  'correctness': 'correctness',
 }
 
 
@@ -116,7 +123,7 @@ def make_quantities(
 
   Args:
     names: some of 'logits', 'probabilities', 'probability' (of the true class),
-      'margin', 'entropy', 'loss'.
+      'margin', 'entropy', 'loss', 'correctness'.
     class_names: the C names of the classes.
 
   Raises:

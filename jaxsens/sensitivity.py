@@ -1,30 +1,43 @@
 """From a function of the factors to Sobol indices that can be trusted or not.
 
-The steps of the main job after the images are out of the way: a design, its
-outputs, an expansion, indices with intervals, and a verdict from nodes that the
-expansion has not seen. `analyse` does all of it for any function; `plan` and
-`conclude` are its two halves, for callers that evaluate in between.
+The steps of the main job after the images are out of the way. Two ways lead to
+the indices:
+
+- 'adaptive', the default: runs are added until the intervals are narrow enough
+  or the budget is spent, for all images together (`refine`);
+- a fixed design and basis: a design, its outputs, an expansion, indices with
+  intervals, and a verdict from nodes that the expansion has not seen (`plan`
+  and `conclude`, the halves before and after the evaluation).
+
+`analyse` does either for any function.
 """
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 
 import jax
 import numpy as np
 
 from jaxsens import factors
+from jaxsens.gpc import adaptive
 from jaxsens.gpc import designs
 from jaxsens.gpc import diagnostics
 from jaxsens.gpc import expansions
 from jaxsens.gpc import intervals as intervals_lib
 from jaxsens.gpc import multi_indices
+from jaxsens.gpc import pick_freeze
+from jaxsens.gpc import pushed_indices
 from jaxsens.gpc import regression
 from jaxsens.gpc import sobol_indices
 
-_DESIGNS = ('tensor_gauss', 'latin_hypercube', 'sobol_sequence')
+ADAPTIVE = 'adaptive'
+_DESIGNS = (ADAPTIVE, 'tensor_gauss', 'latin_hypercube', 'sobol_sequence')
 _TRUNCATIONS = ('tensor', 'total', 'hyperbolic')
 _DEFAULT_NODES = 10
+# Q2 below which a surrogate is no help and the indices are sampled instead.
+_HOPELESS_Q2 = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +45,15 @@ class Settings:
   """How the indices are found.
 
   Attributes:
-    design: 'tensor_gauss' (quadrature, projection), 'latin_hypercube' or
-      'sobol_sequence' (random, least squares).
+    design: 'adaptive'; 'tensor_gauss' (quadrature, projection),
+      'latin_hypercube' or 'sobol_sequence' (random, least squares).
+    tolerance: half-width of the intervals at which an adaptive run stops.
+    max_evaluations: runs per image of an adaptive run at most.
+    min_evaluations: runs per image of its first round.
+    max_half_width: half-width above which its indices are not to be trusted.
+    fallback_evaluations: further runs for an image whose surrogate predicts
+      less than half of the variance; its indices are then sampled from the
+      model itself. 0: none.
     num_nodes: nodes of each factor, by name; of a tensor design only. Factors
       that are not named get 10.
     num_samples: nodes of a random design.
@@ -50,7 +70,12 @@ class Settings:
     min_q2: held-out Q2 below which indices are not to be trusted.
   """
 
-  design: str = 'tensor_gauss'
+  design: str = ADAPTIVE
+  tolerance: float = 0.02
+  max_evaluations: int = 1024
+  min_evaluations: int = 64
+  max_half_width: float = 0.05
+  fallback_evaluations: int = 4096
   num_nodes: Mapping[str, int] = dataclasses.field(default_factory=dict)
   num_samples: int = 2000
   degrees: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -74,6 +99,15 @@ class Settings:
         f'num_held_out must be at least 2, got {self.num_held_out}: without '
         'fresh nodes there is no telling whether the indices hold'
       )
+    if self.design == ADAPTIVE:
+      self.options()
+
+  def options(self) -> adaptive.Options:
+    """Returns when an adaptive run stops; ValueError names a bad field."""
+    return adaptive.Options(
+      tolerance=self.tolerance, max_evaluations=self.max_evaluations,
+      min_evaluations=self.min_evaluations, level=self.level,
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,18 +136,21 @@ class Sensitivity:
   """What is known about K outputs of a function of D factors.
 
   Attributes:
-    expansion: the surrogate.
-    indices: its Sobol indices.
+    surrogate: germ (N, D) -> outputs (N, K).
+    indices: the Sobol indices.
     intervals: their intervals, which hold the indices of the function itself.
-    q2: (K,) on held-out nodes.
-    explained_variance: (K,) variance of the expansion over that of the outputs
+    q2: (K,) on held-out nodes, or by cross-validation.
+    explained_variance: (K,) variance of the surrogate over that of the outputs
       on the design.
     mean_derivatives: (D, K) E[d output / d value], physical units.
-    verdicts: one per output; says what to raise where Q2 is too low.
-    loo_q2: (K,) leave-one-out Q2 of a regression; None for a projection.
+    verdicts: one per output; says what to raise where there is no trust.
+    loo_q2: (K,) leave-one-out Q2 of a regression; else None.
+    method: 'projection', 'regression', 'sparse', 'kriging' or 'pick_freeze'.
+    num_evaluations: runs of the function.
+    nodes: (N, D) germ coordinates of the runs behind the surrogate.
   """
 
-  expansion: expansions.Expansion
+  surrogate: Callable[[np.ndarray], np.ndarray]
   indices: sobol_indices.SobolIndices
   intervals: intervals_lib.Intervals
   q2: np.ndarray
@@ -121,6 +158,90 @@ class Sensitivity:
   mean_derivatives: np.ndarray
   verdicts: tuple[diagnostics.Verdict, ...]
   loo_q2: np.ndarray | None
+  method: str
+  num_evaluations: int
+  nodes: np.ndarray
+
+  @property
+  def expansion(self) -> expansions.Expansion:
+    """The surrogate where it is one expansion; TypeError where it is not."""
+    if not isinstance(self.surrogate, expansions.Expansion):
+      raise TypeError(
+        f'the surrogate of method {self.method!r} is no expansion'
+      )
+    return self.surrogate
+
+
+def refine(
+  key: jax.Array,
+  evaluate: adaptive.Evaluate,
+  space: factors.FactorSpace,
+  transforms: Sequence[pushed_indices.Transform],
+  settings: Settings,
+  *,
+  on_step: Callable[[adaptive.Step], None] | None = None,
+) -> tuple[list[Sensitivity], tuple[adaptive.Step, ...]]:
+  """Returns what is known of every image after an adaptive run, and the steps.
+
+  Args:
+    key: of the design, the draws and the fallback.
+    evaluate: outputs (N, C) of an image at germ nodes (N, D).
+    space: the factors.
+    transforms: of each image, outputs (..., C) -> quantities (..., K).
+    settings: see `Settings`; what belongs to a fixed design is not used.
+    on_step: is told of each round.
+  """
+  key_refine, key_fallback = jax.random.split(key)
+  found = adaptive.refine(
+    key_refine, evaluate, space, transforms, settings.options(),
+    on_step=on_step,
+  )
+  results = []
+  for i, answer in enumerate(found.answers):
+    result = _of_answer(answer, settings)
+    if result.q2[0] < _HOPELESS_Q2 and settings.fallback_evaluations:
+      result = _fall_back(
+        jax.random.fold_in(key_fallback, i), result, settings, space,
+        lambda nodes, i=i: transforms[i](evaluate(i, nodes)),
+      )
+    results.append(result)
+  return results, found.history
+
+
+def _of_answer(answer: adaptive.Answer, settings: Settings) -> Sensitivity:
+  """Returns an answer with its verdicts."""
+  inference = answer.inference
+  return Sensitivity(
+    surrogate=inference.surrogate, indices=inference.indices,
+    intervals=inference.intervals, q2=inference.q2,
+    explained_variance=inference.explained_variance,
+    mean_derivatives=inference.mean_derivatives,
+    verdicts=diagnostics.trust_intervals(
+      inference.half_widths, inference.q2, limit=settings.max_half_width,
+      advice=f'raise gpc.max_evaluations ({answer.num_evaluations} runs now)',
+    ),
+    loo_q2=None, method=answer.method,
+    num_evaluations=answer.num_evaluations, nodes=answer.nodes,
+  )
+
+
+def _fall_back(key, result, settings, space, quantities) -> Sensitivity:
+  """Returns the indices sampled from the model itself by pick-freeze."""
+  num_base = max(2, settings.fallback_evaluations // (space.dim + 2))
+  sample = pick_freeze.sample(key, space, num_base)
+  found = pick_freeze.estimate(
+    sample, np.asarray(quantities(sample.nodes)), level=settings.level
+  )
+  indices, intervals = pick_freeze.as_sobol_indices(found)
+  return dataclasses.replace(
+    result, indices=indices, intervals=intervals, method='pick_freeze',
+    num_evaluations=result.num_evaluations + sample.num_nodes,
+    verdicts=diagnostics.trust_intervals(
+      pushed_indices.half_widths(intervals), result.q2,
+      limit=settings.max_half_width,
+      advice=f'raise gpc.fallback_evaluations ({sample.num_nodes} runs now)',
+    ),
+  )
 
 
 def plan(
@@ -135,8 +256,10 @@ def plan(
 
   Raises:
     ValueError: settings name a factor that the space lacks, or a basis that the
-      design cannot carry.
+      design cannot carry; or an adaptive run, which has no plan.
   """
+  if settings.design == ADAPTIVE:
+    raise ValueError('design: an adaptive run has no plan; call refine')
   key_design, key_held_out = jax.random.split(key)
   for field in ('num_nodes', 'degrees'):
     unknown = set(getattr(settings, field)) - set(space.names)
@@ -189,7 +312,7 @@ def conclude(key: jax.Array, plan: Plan, outputs: np.ndarray) -> Sensitivity:
   )
   q2 = diagnostics.q2(unseen, expansion(plan.held_out.nodes))
   return Sensitivity(
-    expansion=expansion,
+    surrogate=expansion,
     indices=sobol_indices.sobol_indices(expansion),
     intervals=intervals,
     q2=q2,
@@ -202,6 +325,9 @@ def conclude(key: jax.Array, plan: Plan, outputs: np.ndarray) -> Sensitivity:
       nodes_field='gpc.num_nodes.{}' if loo_q2 is None else 'gpc.num_samples',
     ),
     loo_q2=loo_q2,
+    method='projection' if loo_q2 is None else 'regression',
+    num_evaluations=len(plan.values),
+    nodes=plan.design.nodes,
   )
 
 
@@ -219,8 +345,18 @@ def analyse(
     space: the factors.
     settings: see `Settings`; None takes its defaults.
   """
+  settings = settings or Settings()
+  if settings.design == ADAPTIVE:
+
+    def evaluate(image, nodes):
+      del image
+      outputs = np.asarray(function(space.to_values(nodes)))
+      return outputs.reshape(len(nodes), -1)
+
+    (result,), _ = refine(key, evaluate, space, [lambda y: y], settings)
+    return result
   key_plan, key_bootstrap = jax.random.split(key)
-  nodes = plan(key_plan, space, settings or Settings())
+  nodes = plan(key_plan, space, settings)
   outputs = np.asarray(function(nodes.values))
   return conclude(
     key_bootstrap, nodes, outputs.reshape(len(nodes.values), -1)

@@ -11,7 +11,15 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 # Module or package -> what it may import of the project.
 _MAY_IMPORT = {
-  'factors': (),
+  'factors': ('marginals',),
+  'box_search': ('factors', 'gpc.designs'),
+  'failure': ('factors', 'gpc.designs'),
+  'operating_range': ('box_search', 'factors', 'failure', 'gpc'),
+  'worst_case': (
+    'classifiers', 'factors', 'gpc.designs', 'perturbations.chains',
+    'quantities', 'slices',
+  ),
+  'marginals': (),
   'classifiers': (),
   'quantities': (),
   'files': (),
@@ -19,7 +27,7 @@ _MAY_IMPORT = {
   'perturbations.geometry': (),
   'perturbations.photometry': (),
   'perturbations': ('factors', 'perturbations'),
-  'gpc.polynomials': (),
+  'gpc.polynomials': ('marginals',),
   'gpc.multi_indices': (),
   'gpc': ('factors', 'gpc'),
   'sensitivity': ('factors', 'gpc'),
@@ -29,6 +37,12 @@ _MAY_IMPORT = {
   'training': ('classifiers', 'models', 'training', 'files'),
   'data': ('data',),
   'evaluation': ('classifiers', 'quantities', 'files'),
+  'populations': ('gpc',),
+  'population_accuracy': ('gpc', 'populations'),
+  'fragility': ('gpc', 'populations'),
+  'reports.population_results': (
+    'fragility', 'population_accuracy', 'populations', 'reports.results',
+  ),
   'reports': ('reports', 'files'),
 }
 

@@ -16,7 +16,11 @@ from tests.oracles import torchvision_ops
 
 
 def _space(*names):
-  ranges = {'brightness': (0, 2), 'rotation': (-90, 90), 'tilt': (-20, 20)}
+  ranges = {
+    'brightness': (0, 2), 'rotation': (-90, 90), 'tilt': (-20, 20),
+    'scale': (0.7, 1.4), 'translation_x': (-0.25, 0.25),
+    'translation_y': (-0.25, 0.25), 'gamma': (0.5, 2), 'offset': (-0.5, 0.5),
+  }
   return factors.FactorSpace(tuple(
     factors.Factor(name, chaospy.Uniform(*ranges[name])) for name in names
   ))
@@ -44,12 +48,50 @@ def test_brightness_equals_torchvision():
     )
 
 
+def test_gamma_equals_torchvision():
+  functional = torchvision_ops.import_torchvision().transforms.functional
+  torch = pytest.importorskip('torch')
+  image = np.random.default_rng(0).random((20, 30, 3)).astype(np.float32)
+  image[:5] = 0
+  for exponent in (0.3, 1.0, 2.2):
+    expected = functional.adjust_gamma(
+      torch.from_numpy(image.transpose(2, 0, 1)), exponent
+    ).numpy().transpose(1, 2, 0)
+    np.testing.assert_allclose(
+      photometry.gamma(image, exponent), expected, atol=1e-6
+    )
+
+
+def test_derivatives_of_gamma_are_finite_at_black():
+  image = jnp.array([[0.0], [0.5]])
+  light = lambda b: photometry.brightness(image, b)
+  value = lambda b, g: photometry.gamma(light(b), g)[:, 0]
+  slopes = jax.jacobian(value, argnums=(0, 1))(1.0, 0.5)
+  # d/db (b x)^g and d/dg x^g at x = 1/2, b = 1, g = 1/2.
+  expected = 0.5 * 0.5**0.5, np.log(0.5) * 0.5**0.5
+  np.testing.assert_allclose(slopes[0], [0, expected[0]], rtol=1e-6)
+  np.testing.assert_allclose(slopes[1], [0, expected[1]], rtol=1e-6)
+
+
+def test_offset_shifts_and_clips():
+  image = jnp.array([[0.0], [0.4], [0.9]])
+  np.testing.assert_allclose(
+    photometry.offset(image, 0.2)[:, 0], [0.2, 0.6, 1.0], rtol=1e-6
+  )
+  np.testing.assert_array_equal(photometry.offset(image, -1.0), 0)
+
+
+_SIX = ('brightness', 'rotation', 'tilt', 'scale', 'translation_x', 'gamma')
+
+
+@pytest.mark.parametrize('names', [
+  ('brightness', 'rotation', 'tilt'), _SIX,
+  ('offset', 'scale', 'translation_y'),
+])
 @pytest.mark.parametrize('size', [(32, 32), (97, 80), (120, 110)])
 @pytest.mark.parametrize('convention', ['fused', 'sequential'])
-def test_identity_values_give_the_resized_image_back(size, convention):
-  chain = chains.make_chain(
-    _space('brightness', 'rotation', 'tilt'), size, convention=convention
-  )
+def test_identity_values_give_the_resized_image_back(names, size, convention):
+  chain = chains.make_chain(_space(*names), size, convention=convention)
   image = jnp.asarray(_frame() / 255, jnp.float32)
   actual = chain(image, jnp.asarray(chain.identity))
   assert actual.shape == (*size, 1)
@@ -80,6 +122,45 @@ def test_sequential_chain_equals_torchvision_calls():
       chain(frame, jnp.array([b, r, t])), expected.numpy().transpose(1, 2, 0),
       atol=1e-4,
     )
+
+
+def test_six_factors_equal_the_torchvision_calls_at_full_resolution():
+  functional = torchvision_ops.import_torchvision().transforms.functional
+  torch = pytest.importorskip('torch')
+  frame = (_frame(64, 64) / 255).astype(np.float32)
+  names = ('rotation', 'scale', 'translation_x', 'translation_y', 'gamma')
+  chain = chains.make_chain(_space(*names), (64, 64), convention='sequential')
+  bilinear = functional.InterpolationMode.BILINEAR
+  for r, s, x, y, g in [(20.0, 1.3, 5, -3, 0.7), (-60.0, 0.8, -9, 2, 1.8)]:
+    tensor = torch.from_numpy(frame.transpose(2, 0, 1))
+    tensor = functional.rotate(tensor, r, interpolation=bilinear)
+    for shift, scale in (([0, 0], s), ([x, 0], 1.0), ([0, y], 1.0)):
+      tensor = functional.affine(
+        tensor, 0.0, shift, scale, [0.0, 0.0], interpolation=bilinear
+      )
+    expected = functional.adjust_gamma(tensor, g).numpy().transpose(1, 2, 0)
+    actual = chain(frame, jnp.array([r, s, x / 64, y / 64, g]))
+    # The root of nearly black has a steep slope.
+    np.testing.assert_allclose(actual, expected, atol=2e-3)
+
+
+def test_fused_chain_of_six_factors_is_one_resampling():
+  frame = jnp.asarray(_frame(64, 64) / 255, jnp.float32)
+  values = {
+    'brightness': 1.2, 'rotation': 20.0, 'tilt': 5.0, 'scale': 1.4,
+    'translation_x': 0.1, 'gamma': 0.7,
+  }
+  pull = geometry.compose([
+    geometry.rotation(20.0, (64, 64)), geometry.tilt(5.0, (64, 64)),
+    geometry.scaling(1.4, (64, 64)), geometry.translation_x(0.1, (64, 64)),
+  ])
+  light = photometry.brightness(frame, 1.2)
+  expected = photometry.gamma(geometry.transform(light, pull), 0.7)
+  chain = chains.make_chain(_space(*values), (64, 64))
+  actual = chain(frame, jnp.array(list(values.values())))
+  # Footprint and zero border differ on the rim of the picture.
+  difference = np.abs(np.asarray(actual - expected))
+  assert np.quantile(difference, 0.9) < 1e-5
 
 
 @pytest.mark.parametrize('names', [

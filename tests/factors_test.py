@@ -169,11 +169,10 @@ def test_bad_parameters_are_refused_by_name_of_the_factor(
   ('distribution', 'message'),
   [
     (3.0, 'chaospy distribution'),
-    (chaospy.DiscreteUniform(0, 3), 'discrete'),
     (chaospy.J(chaospy.Uniform(), chaospy.Uniform()), 'one independent'),
     (2 * chaospy.Uniform() + 1, 'cannot evaluate'),
   ],
-  ids=['number', 'discrete', 'joint', 'operator'],
+  ids=['number', 'joint', 'operator'],
 )
 def test_what_is_no_marginal_is_refused(distribution, message):
   with pytest.raises(TypeError, match=message):

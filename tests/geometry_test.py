@@ -176,6 +176,46 @@ def test_warp_differentiates_in_the_angle(dtype):
     np.testing.assert_allclose(derivative, numeric, rtol=0.1, atol=1e-6)
 
 
+@pytest.mark.parametrize('size', [(64, 64), (50, 80)])
+@pytest.mark.parametrize('scale, shift_x, shift_y', [
+  (1.0, 0.0, 0.0), (1.7, 0.0, 0.0), (0.6, 0.0, 0.0), (1.0, 0.1, 0.0),
+  (1.0, -0.25, 0.0), (1.0, 0.0, 0.3), (1.0, 0.0, -0.1),
+])
+def test_scaling_and_translations_equal_torchvision_affine(
+  size, scale, shift_x, shift_y
+):
+  image = _image(*size)
+  height, width = size
+  # torchvision rounds a translation to whole pixels.
+  shift = [round(shift_x * width), round(shift_y * height)]
+  functional, torch_image = _torchvision(), _torch(image)
+  expected = _numpy(functional.affine(
+    torch_image, angle=0.0, translate=shift, scale=scale, shear=[0.0, 0.0],
+    interpolation=functional.InterpolationMode.BILINEAR,
+  ))
+  pull = geometry.compose([
+    geometry.scaling(scale, size),
+    geometry.translation_x(shift[0] / width, size),
+    geometry.translation_y(shift[1] / height, size),
+  ])
+  actual = geometry.transform(image, pull)
+  np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('make, value', [
+  (geometry.scaling, 1.3), (geometry.translation_x, 0.2),
+  (geometry.translation_y, -0.1),
+])
+def test_scaling_and_translations_follow_the_dtype_and_undo(make, value):
+  for dtype in (jnp.float32, jnp.float64):
+    with jax.enable_x64(dtype == jnp.float64):
+      forth = jax.jit(make, static_argnums=1)(jnp.asarray(value, dtype), (5, 9))
+      inverse = 1 / value if make is geometry.scaling else -value
+      back = make(jnp.asarray(inverse, dtype), (5, 9))
+      assert forth.dtype == dtype
+      np.testing.assert_allclose(forth @ back, np.eye(3), atol=1e-5)
+
+
 def test_points_behind_the_horizon_show_the_fill():
   image = _image(50, 50)
   pull = jnp.array([[1.0, 0, 0], [0, 1, 0], [0, -0.04, 1]])

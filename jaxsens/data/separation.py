@@ -84,6 +84,64 @@ def separate(
   return stay, leave
 
 
+def stratify(
+    key: jax.Array,
+    labels: Sequence[int],
+    groups: Sequence[str],
+    fractions: Sequence[float],
+) -> tuple[np.ndarray, ...]:
+  """Separates fractions of every class at random, recordings kept together.
+
+  For data whose recordings are single images, but for a duplicate here and
+  there; `separate` is for clips.
+
+  Args:
+    key: typed random key.
+    labels: class of each image, length N.
+    groups: recording of each image, length N, each of one class.
+    fractions: the wanted parts of each class, each at least 0, their sum
+      below 1.
+
+  Returns:
+    Positions of the images of each part, ascending, and last those of the
+    rest. Of n images of a class the first k parts hold round(n sum(fractions
+    [:k])), more where a recording would have been cut.
+
+  Raises:
+    ValueError: if the fractions are out of range or a recording has several
+      classes.
+  """
+  if min(fractions, default=0) < 0 or sum(fractions) >= 1:
+    raise ValueError(
+        'fractions must be at least 0 with a sum below 1, got '
+        f'{tuple(fractions)}.'
+    )
+  labels = np.asarray(labels)
+  _, inverse = np.unique(np.asarray(groups), return_inverse=True)
+  _check_single_class(labels, inverse, groups)
+  # Sorted on the host: XLA takes seconds to compile a sort on CPU.
+  draws = np.asarray(jax.random.bits(key, (inverse.max(initial=0) + 1,)))
+  parts = np.empty(len(labels), int)
+  for label in np.unique(labels):
+    members = np.flatnonzero(labels == label)
+    members = members[np.lexsort((inverse[members], draws[inverse[members]]))]
+    kin = inverse[members]
+    starts = np.flatnonzero(np.r_[True, kin[1:] != kin[:-1]])
+    sizes = np.diff(np.r_[starts, len(members)])
+    bounds = np.round(np.cumsum(fractions) * len(members))
+    parts[members] = np.digitize(np.repeat(starts, sizes), bounds)
+  return tuple(
+      np.flatnonzero(parts == i) for i in range(len(fractions) + 1)
+  )
+
+
+def _check_single_class(labels, inverse, groups):
+  first = np.full(inverse.max(initial=0) + 1, -1)
+  first[inverse[::-1]] = labels[::-1]
+  for i in np.flatnonzero(first[inverse] != labels)[:1]:
+    raise ValueError(f'recording {groups[i]!r} has images of several classes.')
+
+
 def _members(groups):
   members = {}
   for i, group in enumerate(groups):

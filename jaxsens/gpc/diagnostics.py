@@ -23,9 +23,10 @@ class Verdict:
   """Whether the indices of one output can be trusted.
 
   Attributes:
-    trusted: True when q2 reaches the threshold.
+    trusted: True when q2 reaches the threshold, or the half-width of the
+      intervals does not exceed it.
     q2: held-out share of variance that is predicted, or NaN.
-    threshold: smallest q2 that is trusted.
+    threshold: smallest q2 or largest half-width that is trusted.
     advice: what to change, most urgent first; empty when trusted.
   """
 
@@ -162,6 +163,31 @@ def trust(
     )
     for value, share in zip(values, shares.T, strict=True)
   )
+
+
+def trust_intervals(
+  half_widths: ArrayLike, q2: ArrayLike, *, limit: float, advice: str
+) -> tuple[Verdict, ...]:
+  """Says for each output whether its intervals are narrow enough.
+
+  For surrogates whose intervals count what they miss; q2 is only reported.
+
+  Args:
+    half_widths: (K,) largest half-width over the indices; NaN: no variance.
+    q2: (K,) by cross-validation.
+    limit: largest half-width that is trusted.
+    advice: what to raise where it is not.
+  """
+  verdicts = []
+  for width, value in zip(half_widths, q2, strict=True):
+    lines = (f'{advice}: the indices are known to ±{width:.2g} only',)
+    if np.isnan(width):
+      lines = ('the output does not vary on the nodes',)
+    trusted = bool(width <= limit)
+    verdicts.append(
+      Verdict(trusted, float(value), limit, () if trusted else lines)
+    )
+  return tuple(verdicts)
 
 
 def _advice(

@@ -280,7 +280,7 @@ def _cached_recurrence(
 def _mean_slopes(factor: factors.Factor, degree: int) -> np.ndarray:
   """E[psi'[k](x) / slope(x)] for k = 0 ... degree, by a Gauss rule."""
   num_nodes = degree + (1 if factor.is_affine else _EXTRA_NODES)
-  coefficients = polynomials.recurrence(factor.germ, num_nodes)
+  coefficients = polynomials.recurrence(factor.germ, num_nodes - 1)
   nodes, weights = polynomials.gauss_rule(coefficients, num_nodes)
   slopes = polynomials.evaluate_derivative(coefficients, nodes, degree)
   return (weights / factor.value_slope(nodes)) @ slopes

@@ -4,34 +4,46 @@ Let g be an expansion, in whatever way it was found, r = f - g what it misses
 of the model f, and g_u, r_u their ANOVA components. Components of different
 sets are orthogonal and have mean zero, hence E[g_u r_u] = E[g_u r], and
 
-    V_u(f) = V_u(g) + 2 E[g_u r] + V_u(r),    0 <= V_u(r) <= Var(r),
+    V_u(f) = V_u(g) + 2 E[g_u r] + V_u(r),    Σ_u V_u(r) = Var(r),
     V(f)   = V(g) + 2 Σ_u E[g_u r] + Var(r).
 
-V_u(g) is known from the coefficients. The two expectations are means over
-nodes that the fit has not seen, and only V_u(r) stays open within its bounds:
+V_u(g) is known from the coefficients; the rest is estimated at nodes that the
+expansion has not seen. E[g_u r] and Var(r) are means over them. How Var(r) is
+shared out among the sets is measured on polynomials psi_p: those just outside
+of the basis, and those of the basis itself unless they were fitted to the same
+nodes,
 
-    S_u(f) in [ V_u(g) + 2 E[g_u r],  V_u(g) + 2 E[g_u r] + Var(r) ] / V(f).
+    V_u(r) >= Σ_{p in u} E[psi_p r]²,    without bias from Σ_{n != m} r_n r_m
+                                         psi_p(x_n) psi_p(x_m) / (N (N - 1)),
 
-The cross term carries every error of the coefficients, aliasing of a
-quadrature as well as noise of a regression; no residual is taken for
-orthogonal to the basis. The first end is a lower and the second an upper
-bound; the interval reaches from the lower quantile of the one to the upper
-quantile of the other over bootstrap resamples of the nodes. A total index is
-the sum over the sets that hold the factor and has the same bounds.
+and what they leave of Var(r) goes to the sets at random, each between nothing
+and twice its measured proportion. Resamples are those of a Bayesian bootstrap
+of the nodes, with the noise of the measured shares and the random remainder;
+an interval holds the middle of what they give. A total index is a sum over
+sets, those outside of the basis among them.
 
-Nodes that the fit has not seen are held-out nodes, or the nodes of the fit
-itself with leave-one-out residuals and the components of the leave-one-out
-expansions, both in closed form, or both together.
+A least-squares fit says more than its unseen residuals do. With the Gram
+matrix, the leverages h[n] and the residuals e[n] of the fit, its coefficients
+have the errors Σ_n w[n] influence[n], influence[n] = N gram^-1 psi[n] e[n],
+over weights w of the nodes, so that
+
+    V_u(f) = Σ_{p in u} (coefficients[p]² - variance of its error) + V_u(r'),
+
+with r' what the best coefficients leave of f. e² / (1 - h) estimates squares
+without bias; leave-one-out residuals, e / (1 - h), are those of a fit that
+lacks the node, and exaggerate at the edges of the range.
 
 Limits: the bootstrap takes nodes as independent, which is conservative for
-Latin hypercubes and Sobol sequences, and cannot see what no node has hit. The
-leave-one-out residuals of one fit depend on each other weakly.
+Latin hypercubes and Sobol sequences, and cannot see what no node has hit.
 
-A bootstrap of the coefficients alone was measured and left out: without the
-cross term its intervals for small indices miss the truth nearly always.
+Measured and left out: a bootstrap of the coefficients alone, which misses the
+truth of small indices nearly always, and 0 <= V_u(r) <= Var(r) as all that is
+known of V_u(r), which is two to three times as wide.
 
 References:
-  Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+  Rubin, The Bayesian bootstrap, 1981.
+  MacKinnon and White, Some heteroskedasticity-consistent covariance matrix
+  estimators with improved finite sample properties, 1985 (HC2, HC3).
 """
 
 from collections.abc import Iterator
@@ -44,12 +56,11 @@ import numpy as np
 from jaxsens.gpc import designs
 from jaxsens.gpc import expansions
 from jaxsens.gpc import regression
+from jaxsens.gpc import residuals as residuals_lib
 from jaxsens.gpc import sobol_indices
 
 # Numbers in one block of products (64 MiB); outputs are taken block by block.
 _BLOCK = 2**23
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Intervals:
@@ -81,19 +92,6 @@ class Intervals:
   subset_upper: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Unseen:
-  """Residuals (N, K) at nodes and what makes the components there.
-
-  component_u[n, k] = Σ_{p in u} (psi[n, p] coefficients[p, k]
-                                  - shift[n, p] residuals[n, k])
-  """
-
-  psi: np.ndarray
-  shift: np.ndarray | None
-  residuals: np.ndarray
-
-
 def bootstrap(
   key: jax.Array,
   source: regression.Fit | expansions.Expansion,
@@ -101,7 +99,7 @@ def bootstrap(
   design: designs.Design | None = None,
   held_out: designs.Design | None = None,
   held_out_outputs: ArrayLike | None = None,
-  num_resamples: int = 400,
+  num_resamples: int = 1000,
   level: float = 0.95,
   noise: float = 1e-6,
   scale: ArrayLike | None = None,
@@ -111,8 +109,8 @@ def bootstrap(
   Args:
     key: typed JAX key of the resamples.
     source: the expansion, or the fit that holds it.
-    design: for a fit, its random design of equal weights; its leave-one-out
-      residuals are used. None: held-out nodes only.
+    design: for a fit, its random design of equal weights; its residuals are
+      used. None: held-out nodes only.
     held_out: random design of M nodes that were not fitted.
     held_out_outputs: (M, K) outputs of the model there.
     num_resamples: number of resamples.
@@ -124,178 +122,157 @@ def bootstrap(
     The intervals, within [0, 1].
 
   Raises:
-    ValueError: neither kind of unseen nodes, a quadrature design, shapes that
-      do not fit, a level outside of (0, 1) or fewer than two resamples.
+    ValueError: neither kind of nodes, a quadrature design, shapes that do not
+      fit, a level outside of (0, 1) or fewer than two resamples.
   """
-  if not 0 < level < 1:
-    raise ValueError(f'level: expected a number in (0, 1), got {level}')
-  if num_resamples < 2:
-    raise ValueError(f'num_resamples: expected 2 or more, got {num_resamples}')
   is_fit = isinstance(source, regression.Fit)
   expansion = source.expansion if is_fit else source
   parts = []
   if design is not None:
-    parts.append(_leave_one_out(source, design))
+    parts.append(residuals_lib.of_fit(source, design))
   if held_out is not None:
-    parts.append(_held_out(expansion, held_out, held_out_outputs))
+    parts.append(
+      residuals_lib.of_held_out(expansion, held_out, held_out_outputs)
+    )
   if not parts:
     raise ValueError(
       'intervals need held-out nodes, or the design of a regression fit: an '
       'expansion alone does not tell what it misses'
     )
   indices = sobol_indices.sobol_indices(expansion, noise=noise, scale=scale)
+  return _resample(key, expansion, indices, parts, num_resamples, level)
+
+
+def bootstrap_residuals(
+  key: jax.Array,
+  expansion: expansions.Expansion,
+  nodes: ArrayLike,
+  residuals: ArrayLike,
+  *,
+  components: ArrayLike | None = None,
+  num_resamples: int = 1000,
+  level: float = 0.95,
+  noise: float = 1e-6,
+  scale: ArrayLike | None = None,
+) -> Intervals:
+  """Intervals for an expansion that was found in any way.
+
+  For instance with the residuals of a cross-validation that repeats the whole
+  search of the basis in every fold, or the leave-one-out residuals of a ridge
+  regression. The residual at a node has to come from an expansion that has not
+  seen it, g^(-n), and so has E[g_u r]: without `components` that expansion is
+  taken for the final one, which is right for fresh nodes and too optimistic
+  for cross-validation.
+
+  Args:
+    key: typed JAX key of the resamples.
+    expansion: the final expansion.
+    nodes: (N, D) germ coordinates, a random sample.
+    residuals: (N, K) outputs of the model minus unseen predictions.
+    components: (N, S, K) `residuals.anova_components` of the expansion of each
+      node, in the order of the sets of `expansion`.
+    num_resamples: number of resamples.
+    level: coverage, in (0, 1).
+    noise: as in `sobol_indices`.
+    scale: as in `sobol_indices`.
+
+  Returns:
+    The intervals, within [0, 1].
+
+  Raises:
+    ValueError: shapes that do not fit, residuals that are not finite, a level
+      outside of (0, 1) or fewer than two resamples or nodes.
+  """
+  nodes = np.asarray(nodes, np.float64)
+  residuals = np.asarray(residuals, np.float64)
+  num_outputs = expansion.coefficients.shape[1]
+  if residuals.shape != (len(nodes), num_outputs) or len(nodes) < 2:
+    raise ValueError(
+      f'residuals: expected shape ({len(nodes)}, {num_outputs}) of two nodes '
+      f'or more, got {residuals.shape}'
+    )
+  if not np.all(np.isfinite(residuals)):
+    raise ValueError('residuals: expected finite numbers')
+  indices = sobol_indices.sobol_indices(expansion, noise=noise, scale=scale)
+  if components is None:
+    components = residuals_lib.anova_components(expansion, nodes)
+  components = np.asarray(components, np.float64)
+  expected = (len(nodes), len(indices.subsets), num_outputs)
+  if components.shape != expected:
+    raise ValueError(
+      f'components: expected shape {expected}, got {components.shape}'
+    )
+  part = residuals_lib.Unseen(nodes, residuals, components)
+  return _resample(key, expansion, indices, [part], num_resamples, level)
+
+
+def _resample(
+  key: jax.Array,
+  expansion: expansions.Expansion,
+  indices: sobol_indices.SobolIndices,
+  parts: list[residuals_lib.Fitted | residuals_lib.Unseen],
+  num_resamples: int,
+  level: float,
+) -> Intervals:
+  """Intervals from all parts together."""
+  if not 0 < level < 1:
+    raise ValueError(f'level: expected a number in (0, 1), got {level}')
+  if num_resamples < 2:
+    raise ValueError(f'num_resamples: expected 2 or more, got {num_resamples}')
   generator = designs.random_generator(key)
-  counts = [_counts(generator, num_resamples, len(p.psi)) for p in parts]
-  total = sum(len(part.psi) for part in parts)
-  counts = [count / total for count in counts]
-  bounds = [
-    _bounds(expansion, parts, counts, outputs, level)
-    for outputs in _output_blocks(expansion, total)
-  ]
+  subsets, members = sobol_indices.term_subsets(expansion.basis)
+  sums = np.vstack([
+    np.eye(len(subsets)),
+    sobol_indices.total_matrix(subsets, expansion.basis.space.dim),
+  ])  # fmt: skip
+  num_nodes = sum(len(part.nodes) for part in parts)
+  # Every output uses the same random numbers. Columns of weights sum to one.
+  weights = generator.standard_exponential((num_nodes, num_resamples))
+  weights /= np.sum(weights, axis=0)
+  normal = generator.standard_normal((len(sums) + 1, 1, num_resamples))
+  fractions = 2 * generator.random((len(sums), 1, num_resamples))
+  shares = residuals_lib.Shares.make(expansion.basis, subsets, parts)
+  largest = max(num_nodes, num_resamples) * len(sums)
+  bounds = []
+  for k in _output_blocks(expansion.coefficients.shape[1], largest):
+    coefficients = np.asarray(expansion.coefficients)[:, k]
+    products, squares = residuals_lib.corrections(
+      parts, coefficients, members, k
+    )
+    known = products.reshape(num_nodes, -1).T @ weights
+    known = known.reshape(len(subsets), -1, num_resamples)
+    known += (members @ coefficients**2)[:, :, None]
+    missed = np.maximum(squares.T @ weights, 0)
+    values = np.tensordot(sums, known, axes=1)
+    residuals = [part.residuals[:, k] for part in parts]
+    values += shares.of(residuals, missed, normal, fractions)
+    variance = known.sum(axis=0) + missed
+    bounds.append(_quantiles(values, variance, level))
   lower = np.concatenate([low for low, _ in bounds], axis=1)
   upper = np.concatenate([high for _, high in bounds], axis=1)
   return _as_intervals(indices, lower, upper, level, num_resamples)
 
 
-def _leave_one_out(
-  fit: regression.Fit | expansions.Expansion, design: designs.Design
-) -> _Unseen:
-  """Leave-one-out residuals and components of a fit at its own nodes.
-
-  Without node n the coefficients are c - gram^-1 psi[n] e_loo[n].
-  """
-  if not isinstance(fit, regression.Fit):
-    raise ValueError(
-      'design: leave-one-out residuals need a regression fit, got an '
-      'expansion; pass held-out nodes'
-    )
-  if np.ptp(design.weights) > 1e-12 / len(design.weights):
-    raise ValueError(
-      f'design: nodes of a {design.kind} design are no random sample; pass '
-      'held-out nodes'
-    )
-  if len(design.nodes) != len(fit.loo_residuals):
-    raise ValueError(
-      f'design: the fit has {len(fit.loo_residuals)} nodes, the design '
-      f'{len(design.nodes)}'
-    )
-  if not np.all(np.isfinite(fit.loo_residuals)):
-    raise ValueError(
-      'design: a node has leverage one and no leave-one-out residual; add '
-      'nodes or pass held-out nodes'
-    )
-  psi = fit.expansion.basis.evaluate(design.nodes)
-  shift = psi * np.linalg.solve(psi.T @ psi, psi.T).T
-  if not np.allclose(shift.sum(axis=1), fit.leverages, rtol=1e-6, atol=1e-9):
-    raise ValueError(
-      'design: its nodes do not give the leverages of the fit: it is another '
-      'design, or the fit was weighted; pass held-out nodes'
-    )
-  return _Unseen(psi, shift, fit.loo_residuals)
-
-
-def _held_out(
-  expansion: expansions.Expansion,
-  held_out: designs.Design,
-  outputs: ArrayLike | None,
-) -> _Unseen:
-  """Residuals and components at held-out nodes."""
-  if outputs is None:
-    raise ValueError('held_out_outputs: missing for the held-out design')
-  if np.ptp(held_out.weights) > 1e-12 / len(held_out.weights):
-    raise ValueError(
-      f'held_out: nodes of a {held_out.kind} design are no random sample'
-    )
-  outputs = expansions.check_outputs(held_out, outputs)
-  num_outputs = expansion.coefficients.shape[1]
-  if outputs.shape[1] != num_outputs:
-    raise ValueError(
-      f'held_out_outputs: expected {num_outputs} columns, '
-      f'got {outputs.shape[1]}'
-    )
-  psi = expansion.basis.evaluate(held_out.nodes)
-  return _Unseen(psi, None, outputs - psi @ expansion.coefficients)
-
-
-def _counts(
-  generator: np.random.Generator, num_resamples: int, num_nodes: int
-) -> np.ndarray:
-  """(R, N) how often each node is drawn when N are drawn with replacement."""
-  draws = generator.integers(num_nodes, size=(num_resamples, num_nodes))
-  draws += num_nodes * np.arange(num_resamples)[:, None]
-  counts = np.bincount(draws.ravel(), minlength=num_resamples * num_nodes)
-  return counts.reshape(num_resamples, num_nodes).astype(np.float64)
-
-
-def _output_blocks(
-  expansion: expansions.Expansion, num_nodes: int
-) -> Iterator[slice]:
+def _output_blocks(num_outputs: int, num_numbers: int) -> Iterator[slice]:
   """Slices of the outputs whose products fit into a block."""
-  subsets, _ = sobol_indices.term_subsets(expansion.basis)
-  num_outputs = expansion.coefficients.shape[1]
-  step = max(1, _BLOCK // (num_nodes * max(1, len(subsets))))
+  step = max(1, _BLOCK // num_numbers)
   for start in range(0, num_outputs, step):
     yield slice(start, min(start + step, num_outputs))
 
 
-def _bounds(
-  expansion: expansions.Expansion,
-  parts: list[_Unseen],
-  counts: list[np.ndarray],
-  outputs: slice,
-  level: float,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Lower and upper ends (S + D, K') of all subset and total indices."""
-  coefficients = np.asarray(expansion.coefficients)[:, outputs]
-  subsets, members = sobol_indices.term_subsets(expansion.basis)
-  residuals = [part.residuals[:, outputs] for part in parts]
-  centre = np.mean(np.concatenate(residuals), axis=0)
-  cross, missed = 0.0, 0.0
-  for part, count, residual in zip(parts, counts, residuals, strict=True):
-    products = _components(part, coefficients, members, residual)
-    # E[g_u] = 0: a constant taken off the residual changes no expectation.
-    products *= (residual - centre)[:, None]
-    flat = count @ products.reshape(len(products), -1)
-    cross = cross + flat.reshape(len(count), *products.shape[1:])
-    missed = missed + count @ (residual - centre) ** 2
-  known = members @ coefficients**2 + 2 * cross
-  variance = np.sum(known, axis=1) + missed
-  sums = np.vstack([
-    np.eye(len(subsets)),
-    sobol_indices.total_matrix(subsets, expansion.basis.space.dim),
-  ])  # fmt: skip
-  low = np.einsum('us,rsk->urk', sums, known)
-  return _quantiles(low, low + missed, variance, level)
-
-
-def _components(
-  part: _Unseen,
-  coefficients: np.ndarray,
-  members: np.ndarray,
-  residuals: np.ndarray,
-) -> np.ndarray:
-  """ANOVA components (N, S, K') of the expansion at the nodes."""
-  components = np.empty((len(part.psi), len(members), residuals.shape[1]))
-  for s, member in enumerate(members):
-    terms = np.flatnonzero(member)
-    components[:, s] = part.psi[:, terms] @ coefficients[terms]
-    if part.shift is not None:
-      partial_leverage = part.shift[:, terms].sum(axis=1)
-      components[:, s] -= partial_leverage[:, None] * residuals
-  return components
-
-
 def _quantiles(
-  low: np.ndarray, high: np.ndarray, variance: np.ndarray, level: float
+  values: np.ndarray, variance: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Outer quantiles over resamples of (U, R, K') bounds of V_u(f)."""
-  safe = np.where(variance > 0, variance, 1.0)
-  low = np.where(variance > 0, low / safe, 0.0)
-  high = np.where(variance > 0, high / safe, 1.0)
-  tail = (1 - level) / 2
+  """Outer order statistics (U, K') of (U, K', R) values over a variance."""
+  ratios = np.where(variance > 0, values, 0) / np.where(
+    variance > 0, variance, 1
+  )
+  last = ratios.shape[-1] - 1
+  below = int(np.floor((1 - level) / 2 * last))
+  ratios.partition((below, last - below), axis=-1)
   return (
-    np.clip(np.quantile(low, tail, axis=1), 0, 1),
-    np.clip(np.quantile(high, 1 - tail, axis=1), 0, 1),
+    np.clip(ratios[..., below], 0, 1),
+    np.clip(ratios[..., last - below], 0, 1),
   )
 
 

@@ -28,11 +28,17 @@ from jax.typing import ArrayLike
 import numpy as np
 from scipy import linalg
 
+from jaxsens import marginals
+
 # Discretisation of measures without a closed form: Gauss-Legendre points per
-# panel, first number of panels, and how far panels may be halved.
+# panel, first number of panels, degrees that one panel serves, and how far
+# panels may be halved.
 _PANEL_NODES = 24
 _NUM_PANELS = 16
+_DEGREES_PER_PANEL = 4
 _MAX_HALVINGS = 45
+# Largest deviation from orthonormality on the atoms of a discrete measure.
+_MAX_DEVIATION = 1e-9
 # A wider support than this, in units of the middle half of the mass, means a
 # tail so heavy that its moments need not exist.
 _MAX_TAIL = 1e5
@@ -59,17 +65,20 @@ def array_namespace(*arrays: ArrayLike) -> ModuleType:
   return jnp if traced else np
 
 
-def recurrence(distribution: chaospy.Distribution, degree: int) -> Recurrence:
+def recurrence(
+  distribution: chaospy.Distribution | marginals.Discrete, degree: int
+) -> Recurrence:
   """Coefficients of the polynomials that a distribution makes orthogonal.
 
   Uses the closed form where chaospy has it (Legendre, Jacobi, Hermite,
   Laguerre and Stieltjes-Wigert) and otherwise the Lanczos process on a fine
   composite Gauss-Legendre rule that is refined where the density bends. A
   distribution with unbounded support and no closed form is cut where chaospy
-  cuts it, at probabilities of about 1e-14.
+  cuts it, at probabilities of about 1e-14. A discrete measure is its own rule.
 
   Args:
-    distribution: one-dimensional continuous chaospy distribution.
+    distribution: one-dimensional continuous chaospy distribution, or a
+      discrete measure.
     degree: highest degree that the coefficients serve.
 
   Returns:
@@ -77,16 +86,18 @@ def recurrence(distribution: chaospy.Distribution, degree: int) -> Recurrence:
 
   Raises:
     ValueError: negative degree, or a measure that has no orthonormal
-      polynomials of this degree.
+      polynomials of this degree, or none that float64 can evaluate.
   """
   if degree < 0:
     raise ValueError(f'degree: expected at least 0, got {degree}')
+  if isinstance(distribution, marginals.Discrete):
+    return _of_atoms(distribution, degree)
   try:
     alpha, beta = np.array(distribution.ttr(np.arange(degree + 1)))
     # chaospy 4.3.21 returns the mid-point for Beta(a, b) with a + b = 2.
     alpha[0] = distribution.mom(1)
   except chaospy.UnsupportedFeature:
-    alpha, beta = _lanczos(*_discretise(distribution), degree)
+    alpha, beta = _lanczos(*_discretise(distribution, degree), degree)
   beta[0] = 1.0
   if not (np.all(np.isfinite(alpha)) and np.all(np.isfinite(beta))) or np.any(
     beta <= 0
@@ -239,13 +250,38 @@ def _as_floats(x: ArrayLike) -> tuple[ModuleType, np.ndarray | jax.Array]:
   return jnp, x.astype(jnp.result_type(float))
 
 
+def _of_atoms(distribution: marginals.Discrete, degree: int) -> Recurrence:
+  """Coefficients of a discrete measure, exact to rounding."""
+  num_atoms = distribution.num_atoms
+  who = f'factor {distribution.name!r}' if distribution.name else 'the measure'
+  if degree >= num_atoms:
+    raise ValueError(
+      f'degree {degree}: {who} has {num_atoms} atoms and therefore polynomials '
+      f'up to degree {num_atoms - 1}'
+    )
+  values, mass = distribution.values, distribution.probabilities
+  coefficients = Recurrence(*_lanczos(values, mass, degree))
+  with np.errstate(all='ignore'):
+    psi = evaluate(coefficients, values, degree)
+    # Three terms lose digits between the atoms' ends towards the last degree.
+    gaps = np.abs((psi.T * mass) @ psi - np.eye(degree + 1))
+  good = np.all(np.tril(gaps) < _MAX_DEVIATION, axis=1)
+  if not np.all(good):
+    raise ValueError(
+      f'degree {degree}: {who} has {num_atoms} atoms, but float64 keeps its '
+      f'polynomials orthonormal up to degree {np.argmin(good) - 1} only'
+    )
+  return coefficients
+
+
 def _discretise(
-  distribution: chaospy.Distribution,
+  distribution: chaospy.Distribution, degree: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Nodes and weights of a composite rule for the measure.
 
   Panels are halved until the integrals of the density against the first four
-  powers of the panel coordinate agree with those of the two halves.
+  powers of the panel coordinate agree with those of the two halves. They are
+  narrow at the ends, where polynomials of high degree turn fastest.
   """
   lower = float(np.ravel(distribution.lower)[0])
   upper = float(np.ravel(distribution.upper)[0])
@@ -255,7 +291,9 @@ def _discretise(
       f'{distribution} has tails too heavy for polynomials: its support is '
       f'{(upper - lower) / middle:.1e} times the span of its middle half'
     )
-  edges = np.linspace(lower, upper, _NUM_PANELS + 1)
+  num_panels = max(_NUM_PANELS, degree // _DEGREES_PER_PANEL)
+  place = (1 - np.cos(np.linspace(0, np.pi, num_panels + 1))) / 2
+  edges = lower + (upper - lower) * place
   panels = np.stack([edges[:-1], edges[1:]], axis=1)
   nodes_done, mass_done = [], []
   for halving in range(_MAX_HALVINGS + 1):
@@ -304,7 +342,7 @@ def _lanczos(
   nodes: np.ndarray, weights: np.ndarray, degree: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Coefficients of a discrete measure, with full reorthogonalisation."""
-  basis = np.zeros((degree + 2, len(nodes)))
+  basis = np.zeros((degree + 1, len(nodes)))
   alpha, beta = np.zeros(degree + 1), np.ones(degree + 1)
   basis[0] = np.sqrt(weights)
   for k in range(degree + 1):
@@ -312,8 +350,8 @@ def _lanczos(
     alpha[k] = basis[k] @ vector
     for _ in range(2):
       vector = vector - (basis[: k + 1] @ vector) @ basis[: k + 1]
-    norm = np.linalg.norm(vector)
-    basis[k + 1] = vector / norm
     if k < degree:
+      norm = np.linalg.norm(vector)
+      basis[k + 1] = vector / norm
       beta[k + 1] = norm**2
   return alpha, beta

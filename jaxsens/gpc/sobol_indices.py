@@ -142,7 +142,7 @@ def sobol_indices(
   normaliser = np.broadcast_to(
     np.asarray(normaliser, np.float64), variance.shape
   )
-  reasons = _reasons(mean, variance, noise, scale)
+  reasons = reasons_without_indices(mean, variance, noise, scale)
   valid = np.array([reason is None for reason in reasons])
   shares = variances / np.where(valid & (normaliser > 0), normaliser, np.nan)
   # A basis without larger sets has no more to keep: nothing is cut off.
@@ -229,13 +229,20 @@ def _interactions(
   return matrix
 
 
-def _reasons(
+def reasons_without_indices(
   mean: np.ndarray,
   variance: np.ndarray,
   noise: float,
   scale: ArrayLike | None,
 ) -> tuple[str | None, ...]:
-  """Why an output has no indices; None where it has."""
+  """Says why an output has no indices; None where it has.
+
+  Args:
+    mean: (K,) of the outputs.
+    variance: (K,) of the outputs.
+    noise: as in `sobol_indices`.
+    scale: as in `sobol_indices`.
+  """
   if scale is None:
     scale = np.sqrt(mean**2 + variance)
   scales = np.broadcast_to(np.asarray(scale, np.float64), variance.shape)

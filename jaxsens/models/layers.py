@@ -81,7 +81,7 @@ def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs):
 
   Kernel and bias are drawn from U(-1/sqrt(in_features), 1/sqrt(in_features)).
   """
-  uniform = _symmetric_uniform(in_features**-0.5)
+  uniform = symmetric_uniform(in_features**-0.5)
   return nnx.Linear(
     in_features,
     out_features,
@@ -92,7 +92,9 @@ def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs):
   )
 
 
-def _symmetric_uniform(bound: float) -> Callable[..., jax.Array]:
+def symmetric_uniform(bound: float) -> Callable[..., jax.Array]:
+  """Returns an initialiser (key, shape) -> values from U(-bound, bound)."""
+
   def draw(key, shape, dtype=jnp.float32, out_sharding=None):
     return jax.random.uniform(
       key, shape, dtype, -bound, bound, out_sharding=out_sharding

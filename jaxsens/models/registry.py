@@ -5,10 +5,24 @@ import difflib
 
 from flax import nnx
 
+from jaxsens import classifiers
+from jaxsens.models import lenet
 from jaxsens.models import resnet
 
-NETWORKS: dict[str, Callable[..., nnx.Module]] = {'resnet18': resnet.resnet18}
+NETWORKS: dict[str, Callable[..., nnx.Module]] = {
+  'lenet': lenet.lenet,
+  'resnet18': resnet.resnet18,
+}
 """Constructors `(key, num_classes, *, in_channels, dropout, dtype)`."""
+
+CLASSIFIERS: dict[str, Callable[..., classifiers.Classifier]] = {
+  'lenet': lenet.classifier,
+  'resnet18': resnet.classifier,
+}
+"""`(model, *, preprocess, class_names, image_size, dtype)` -> classifier."""
+
+HEADS: dict[str, str] = {'lenet': 'fc3', 'resnet18': 'fc'}
+"""Name of the last linear layer, which depends on the classes."""
 
 
 def find(name: str) -> Callable[..., nnx.Module]:

@@ -110,6 +110,101 @@ def tilt(degrees: ArrayLike, size: tuple[int, int]) -> jax.Array:
   ])
 
 
+def keystone(degrees: ArrayLike, size: tuple[int, int]) -> jax.Array:
+  """Returns the homography of a camera that tilts about its horizontal axis.
+
+  The plane of the picture is seen from a distance of one image height, and
+  the image is centred again: with (u, v) the output coordinates about the
+  centre,
+
+      (u, v)_in = (u, v) / (1 + tan(t) v / H)
+
+  Positive angles show the upper half smaller and the lower half larger.
+
+  Args:
+    degrees: angle t, scalar, within +-60 where the horizon stays outside.
+    size: (H, W) of the image in pixels.
+
+  Returns:
+    (3, 3), output to input coordinates, up to scale.
+  """
+  slope = jnp.tan(jnp.deg2rad(degrees))
+  height, width = size
+  zero, one = jnp.zeros_like(slope), jnp.ones_like(slope)
+  # w = 1 + slope (y - H / 2) / H; x_in = (x - W / 2) / w + W / 2.
+  offset = one - slope / 2
+  return jnp.stack([
+    jnp.stack([
+      one, slope * (width / (2 * height)), (offset - 1) * (width / 2)
+    ]),
+    jnp.stack([zero, one + slope / 2, (offset - 1) * (height / 2)]),
+    jnp.stack([zero, slope / height, offset]),
+  ])
+
+
+def scaling(factor: ArrayLike, size: tuple[int, int]) -> jax.Array:
+  """Returns the homography of a zoom about the centre.
+
+      x_in = W / 2 + (x_out - W / 2) / factor, and so for y
+
+  Args:
+    factor: positive scalar; 2 shows everything twice as large, 1 is the
+      identity.
+    size: (H, W) of the image in pixels.
+
+  Returns:
+    (3, 3), output to input coordinates. Equal to torchvision's `affine` with
+    this scale.
+  """
+  inverse = 1 / jnp.asarray(factor)
+  height, width = size
+  return _diagonal_affine(
+    inverse, (1 - inverse) * (width / 2), (1 - inverse) * (height / 2)
+  )
+
+
+def translation_x(fraction: ArrayLike, size: tuple[int, int]) -> jax.Array:
+  """Returns the homography that moves the picture to the right.
+
+  Args:
+    fraction: scalar, part of the width; negative values move to the left.
+    size: (H, W) of the image in pixels.
+
+  Returns:
+    (3, 3), output to input coordinates. Equal to torchvision's `affine` with a
+    translation by (fraction W, 0) pixels.
+  """
+  fraction = jnp.asarray(fraction)
+  zero, one = jnp.zeros_like(fraction), jnp.ones_like(fraction)
+  return _diagonal_affine(one, -fraction * size[1], zero)
+
+
+def translation_y(fraction: ArrayLike, size: tuple[int, int]) -> jax.Array:
+  """Returns the homography that moves the picture down.
+
+  Args:
+    fraction: scalar, part of the height; negative values move up.
+    size: (H, W) of the image in pixels.
+
+  Returns:
+    (3, 3), output to input coordinates. Equal to torchvision's `affine` with a
+    translation by (0, fraction H) pixels.
+  """
+  fraction = jnp.asarray(fraction)
+  zero, one = jnp.zeros_like(fraction), jnp.ones_like(fraction)
+  return _diagonal_affine(one, zero, -fraction * size[0])
+
+
+def _diagonal_affine(factor, x, y):
+  """Returns the homography p -> factor p + (x, y)."""
+  zero, one = jnp.zeros_like(factor), jnp.ones_like(factor)
+  return jnp.stack([
+    jnp.stack([factor, zero, x]),
+    jnp.stack([zero, factor, y]),
+    jnp.stack([zero, zero, one]),
+  ])
+
+
 def compose(homographies: list[jax.Array]) -> jax.Array:
   """Returns the one homography of operations in the order of application."""
   result = jnp.eye(3, dtype=homographies[0].dtype if homographies else None)

@@ -112,3 +112,34 @@ register(Perturbation(
   minifies=True,
   source='arXiv:2506.18751: the top edge shrinks by tan(t) W per side',
 ))
+register(Perturbation(
+  'offset', 'pointwise', photometry.offset, 'share of white',
+  identity=0.0, sensible_range=(-0.5, 0.5),
+  source='additive brightness: clip(image + amount)',
+))
+register(Perturbation(
+  'gamma', 'pointwise', photometry.gamma, 'exponent',
+  identity=1.0, sensible_range=(0.5, 2.0), limits=(0.01, 100.0),
+  source='torchvision adjust_gamma: image ** exponent',
+))
+register(Perturbation(
+  'scale', 'geometric', geometry.scaling, 'factor',
+  identity=1.0, sensible_range=(0.5, 2.0), limits=(0.05, 20.0), minifies=True,
+  source='torchvision affine: zoom about the centre',
+))
+register(Perturbation(
+  'translation_x', 'geometric', geometry.translation_x, 'share of the width',
+  identity=0.0, sensible_range=(-0.5, 0.5),
+  source='torchvision affine: positive values move the picture to the right',
+))
+register(Perturbation(
+  'translation_y', 'geometric', geometry.translation_y, 'share of the height',
+  identity=0.0, sensible_range=(-0.5, 0.5),
+  source='torchvision affine: positive values move the picture down',
+))
+register(Perturbation(
+  'keystone', 'geometric', geometry.keystone, 'deg',
+  identity=0.0, sensible_range=(-20.0, 20.0), limits=(-60.0, 60.0),
+  minifies=True,
+  source='camera tilted about its horizontal axis, one image height away',
+))

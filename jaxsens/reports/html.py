@@ -19,6 +19,7 @@ _CAPTIONS = {
               'class. Strips: each factor across its range, the others at '
               'their identity (black mark).',
   'totals': 'Total indices of the probability of the true class.',
+  'convergence': 'Largest half-width of the intervals against the runs.',
   'indices': 'First-order (dark) and total (light) indices.',
   'interactions': 'Shares of pairs of factors; first-order on the diagonal.',
   'curves': 'The answer along each factor, the others at their identity.',
@@ -81,6 +82,16 @@ def _refusals(run):
 
 def _trust(run):
   lowest = min(image.q2[image.main_output] for image in run.images)
+  if run.images[0].max_half_width is not None:
+    widest = max(image.half_width(image.main_output) for image in run.images)
+    return (
+      '<p class="verdict good"><strong>The indices can be trusted.</strong> '
+      'Their intervals, which count what the nodes have not shown, reach '
+      f'±{widest:.2g} at most (trusted up to '
+      f'±{run.images[0].max_half_width:g}); cross-validation explains at '
+      f'least {100 * lowest:.0f} % of the variance of the probability of the '
+      'true class.</p>\n'
+    )
   return (
     '<p class="verdict good"><strong>The indices can be trusted.</strong> On '
     'held-out nodes the expansions explain at least '
@@ -94,7 +105,7 @@ def _reservations(run):
   items = _items(
     (image.name, '; '.join(filter(None, [
       ', '.join(
-        f'{image.output_names[k]} (Q2 {image.q2[k]:.2f})'
+        f'{image.output_names[k]} ({image.check(k)})'
         for k in sentences.doubtful_outputs(image)
       ),
       '; '.join(image.advice) if image.accepted else '',
@@ -166,11 +177,12 @@ def _summary(run, figures):
     for image in run.images
   )
   totals = _figure(figures, 'totals', 'Totals') if len(run.images) > 1 else ''
+  steps = _figure(figures, 'convergence', 'Convergence') if run.steps else ''
   return (
     f'<h2>The answer</h2>\n<ul>\n{answers}</ul>\n'
     f'{_figure(figures, "overview", "Overview of all images")}'
     f'<h2>Indices of the probability of the true class</h2>\n'
-    f'{_summary_table(run)}{totals}'
+    f'{_summary_table(run)}{totals}{steps}'
   )
 
 
@@ -213,10 +225,52 @@ def _image_section(run, i, figures):
   return (
     f'<section><h2>{heading}</h2>\n'
     f'<p>{page.text(sentences.answer_sentence(image))}</p>\n'
-    f'{_factor_table(image)}{_subset_note(image)}'
+    f'{_factor_table(image)}{_subset_note(image)}{_limits(image)}'
     f'<div class="pair">{shown("indices")}{shown("interactions")}</div>\n'
     f'{shown("curves")}{shown("contact")}{surfaces}'
     f'{_outputs_table(image)}</section>\n'
+  )
+
+
+def _limits(image):
+  """Returns safe ranges, safe box and worst case as sentences, '' if none."""
+  limits = image.limits
+  units = dict(zip(image.factor_names, image.factor_units, strict=True))
+
+  def span(name, box):
+    if box['status'] == 'nominal fails':
+      return f'{name}: none'
+    low, high = box['limits'][name]
+    return f'{name} {low:.3g} to {high:.3g} {units[name]}'.strip()
+
+  lines = []
+  if 'safe_box' in limits:
+    share, box = f'{100 * limits["max_failure"]:g} %', limits['safe_box']
+    ranges = ', '.join(
+      span(name, found) for name, found in limits['safe_range'].items()
+    )
+    joint = ', '.join(span(name, box) for name in box['limits'])
+    lines.append(
+      'The class is wrong with probability '
+      f'{limits["failure_probability"]:.2f} over all factors. Safe range '
+      f'(wrong in at most {share}) of each factor alone: {ranges}. Of all '
+      'together: '
+      + (joint if box['status'] in ('box', 'whole') else box['status'])
+      + f' ({100 * box["mass"]:.2g} % of the probability'
+      + (', refuted by the check).' if box['refuted'] else ').')
+    )
+  if 'worst_case' in limits:
+    worst = limits['worst_case']
+    where = ', '.join(
+      f'{name} {value:.3g} {units[name]}'.strip()
+      for name, value in worst['values'].items()
+    )
+    lines.append(
+      f'Worst case found: margin {worst["margin"]:.3g} at {where} (unperturbed '
+      f'{worst["nominal_margin"]:.3g}).'
+    )
+  return ''.join(
+    f'<p class="note">{page.text(line)}</p>\n' for line in lines
   )
 
 
@@ -271,7 +325,7 @@ def _outputs_table(image):
   head += ['reason'] * explained
   rows = []
   for k, name in enumerate(image.output_names):
-    q2, low = image.q2[k], not image.q2[k] >= results.MINIMUM_Q2
+    q2, low = image.q2[k], not image.sufficient(k)
     rows.append([
       page.cell(name), page.cell(f'{image.mean[k]:.3g}'),
       page.cell(f'{max(image.variance[k], 0) ** 0.5:.3g}'),

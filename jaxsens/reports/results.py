@@ -187,6 +187,11 @@ class ImageResult:
     reasons: (K) Why an index is NaN, else None.
     curves: Answers along the factors, at most one per factor.
     surfaces: Responses over pairs of factors.
+    method: How the indices were found, '' if not recorded.
+    num_evaluations: Runs of the network behind them, 0 if not recorded.
+    max_half_width: Half-width of an interval up to which indices are trusted;
+      None where held-out Q2 decides.
+    limits: How far the image may be moved, as in limits.json; {} if unknown.
 
   Raises:
     ValueError: If the shapes do not agree or a name is unknown.
@@ -222,6 +227,10 @@ class ImageResult:
   reasons: tuple[str | None, ...]
   curves: tuple[FactorCurve, ...] = ()
   surfaces: tuple[Surface, ...] = ()
+  method: str = ''
+  num_evaluations: int = 0
+  max_half_width: float | None = None
+  limits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     d, k = len(self.factor_names), len(self.output_names)
@@ -273,13 +282,46 @@ class ImageResult:
   @property
   def accepted(self) -> bool:
     """Whether the main output's indices may be read as the model's."""
-    sufficient = self.q2[self.main_output] >= MINIMUM_Q2
-    return bool(self.trusted and self.defined and sufficient)
+    return bool(
+      self.trusted and self.defined and self.sufficient(self.main_output)
+    )
+
+  def half_width(self, k: int) -> float:
+    """Largest half-width of the intervals of output k, NaN if unknown."""
+    first = self.first_order_upper[:, k] - self.first_order_lower[:, k]
+    total = self.total_upper[:, k] - self.total_lower[:, k]
+    return float(np.max([first, total])) / 2
+
+  def sufficient(self, k: int) -> bool:
+    """Whether output k passes the check that decides about trust."""
+    if self.max_half_width is None:
+      return bool(self.q2[k] >= MINIMUM_Q2)
+    return bool(self.half_width(k) <= self.max_half_width)
+
+  def check(self, k: int) -> str:
+    """What that check found: 'Q2 0.97', or '±0.012' for the intervals."""
+    if self.max_half_width is None:
+      return f'Q2 {self.q2[k]:.2f}'
+    return f'±{self.half_width(k):.2g}'
 
   def curve(self, factor_name: str) -> FactorCurve | None:
     """Returns the curve along a factor, None if there is none."""
     found = [c for c in self.curves if c.name == factor_name]
     return found[0] if found else None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConvergenceStep:
+  """How far the intervals of all images were after one step of the analysis.
+
+  Attributes:
+    num_evaluations: () or (I,) Model runs per image up to this step.
+    half_widths: (I,) Largest half-width of the intervals of each image, NaN
+      where unknown.
+  """
+
+  num_evaluations: np.ndarray
+  half_widths: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -296,6 +338,8 @@ class RunResult:
       'num_evaluations' also stand in the first lines of the report,
       'stage_seconds' (stage -> seconds) in a table.
     factors: One mapping per factor: name, unit, distribution, lower, upper.
+    steps: Rounds of an adaptive run, of all its images.
+    tolerance: Half-width at which an image was finished, None without.
 
   Raises:
     ValueError: If there is no image or the images have different factors.
@@ -307,6 +351,8 @@ class RunResult:
   class_names: tuple[str, ...]
   provenance: Mapping[str, Any]
   factors: Sequence[Mapping[str, Any]]
+  steps: tuple[ConvergenceStep, ...] = ()
+  tolerance: float | None = None
 
   def __post_init__(self):
     if not self.images:

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from jaxsens import files
+from jaxsens.reports import convergence
 from jaxsens.reports import figures
 from jaxsens.reports import html
 from jaxsens.reports import overview
@@ -57,11 +58,16 @@ def render_figures(run: results.RunResult) -> dict[str, bytes]:
     run: The results.
 
   Returns:
-    'overview', 'totals' for two images or more, and those of each image.
+    'overview', 'totals' for two images or more, 'convergence' of an adaptive
+    run, and those of each image.
   """
   pictures = {'overview': style.render_png(overview.plot_overview(run))}
   if len(run.images) > 1:
     pictures['totals'] = style.render_png(overview.plot_totals(run))
+  if run.steps:
+    pictures['convergence'] = style.render_png(
+      convergence.plot(run.steps, run.tolerance)
+    )
   for i, image in enumerate(run.images):
     for kind, figure in figures.image_figures(image, run.class_names):
       pictures[html.figure_stem(run, i, kind)] = style.render_png(figure)

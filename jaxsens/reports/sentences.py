@@ -84,7 +84,12 @@ def doubt(image: results.ImageResult) -> str:
   if not image.defined:
     reason = image.reasons[k] or 'no reason was recorded'
     cause = f'those of {name} are undefined ({reason})'
-  elif not image.q2[k] >= results.MINIMUM_Q2:
+  elif not image.sufficient(k) and image.max_half_width is not None:
+    cause = (
+      f'the intervals of {name} reach {image.check(k)}, more than '
+      f'±{image.max_half_width:g}'
+    )
+  elif not image.sufficient(k):
     cause = (
       f'Q2 of {name} on held-out nodes is {image.q2[k]:.2f}, '
       f'below {results.MINIMUM_Q2:g}'
@@ -95,10 +100,10 @@ def doubt(image: results.ImageResult) -> str:
 
 
 def doubtful_outputs(image: results.ImageResult) -> tuple[int, ...]:
-  """Returns the outputs, the main one apart, whose Q2 is too low."""
+  """Returns the outputs, the main one apart, that fail their check."""
   return tuple(
-    k for k, q2 in enumerate(image.q2)
-    if q2 < results.MINIMUM_Q2 and k != image.main_output
+    k for k, reason in enumerate(image.reasons)
+    if reason is None and not image.sufficient(k) and k != image.main_output
   )
 
 

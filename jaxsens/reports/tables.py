@@ -139,6 +139,12 @@ def write_metrics(
       {
         'name': image.name,
         'trusted': image.accepted,
+        'method': image.method,
+        'num_evaluations': image.num_evaluations,
+        'half_width': _by_name(
+          image.output_names,
+          [image.half_width(k) for k in range(len(image.output_names))],
+        ),
         'q2': _by_name(image.output_names, image.q2),
         'explained_variance': _by_name(
           image.output_names, image.explained_variance
@@ -290,7 +296,7 @@ def _undefined(image, k):
 def _trusted(image, k):
   if k == image.main_output:
     return image.accepted
-  return bool(image.q2[k] >= results.MINIMUM_Q2) and not _undefined(image, k)
+  return image.sufficient(k) and not _undefined(image, k)
 
 
 def _reason(image, k):

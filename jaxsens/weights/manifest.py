@@ -38,6 +38,12 @@ PUBLIC_WEIGHTS = {
     sha256_prefix='f37072fd',
     licence='BSD-3-Clause',
   ),
+  'lenet': PublicWeights(
+    filename='cifar_net.pth',
+    url='https://github.com/neozhixuan/SC1015_Z139_Team3',
+    sha256_prefix='d87d120a52c75966',
+    licence='none stated',
+  ),
 }
 
 
@@ -47,8 +53,9 @@ def find_pretrained(
   """Returns the local file with the pretrained weights of a network.
 
   Looked for in this order: `path`; the published file name in
-  `$JAXSENS_CACHE/weights`, in `jaxsens/weights` of the user's cache folder and
-  in torch's hub cache (`$TORCH_HOME/hub/checkpoints`).
+  `$JAXSENS_CACHE/weights`, in `jaxsens/weights` of the user's cache folder, in
+  torch's hub cache (`$TORCH_HOME/hub/checkpoints`) and in
+  `$JAXSENS_SHARED/weights` (`../shared/weights`).
 
   Args:
     name: name of the network, a key of `PUBLIC_WEIGHTS`.
@@ -90,6 +97,8 @@ def _folders() -> Iterator[pathlib.Path]:
     # torch uses this folder on every platform.
     cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     yield pathlib.Path(cache) / 'torch' / 'hub' / 'checkpoints'
+  shared = os.environ.get('JAXSENS_SHARED') or '../shared'
+  yield pathlib.Path(shared) / 'weights'
 
 
 def _user_cache() -> pathlib.Path:

@@ -4,6 +4,7 @@ import chaospy
 import jax
 import numpy as np
 import pytest
+from scipy import special
 
 from jaxsens import factors
 from jaxsens.gpc import designs
@@ -11,6 +12,7 @@ from jaxsens.gpc import expansions
 from jaxsens.gpc import intervals
 from jaxsens.gpc import multi_indices
 from jaxsens.gpc import regression
+from jaxsens.gpc import residuals
 from jaxsens.gpc import sobol_indices
 from tests.oracles import anova
 
@@ -127,39 +129,141 @@ def test_intervals_of_a_resolved_function_close():
   )
 
 
-def test_resamples_of_leave_one_out_equal_refitting():
-  # One resample that draws each node once: the bounds are plain means, made
-  # here from N refits.
-  function, _ = FUNCTIONS['sharp_sigmoid']
-  design, fit = fitted(function, 2, 40)
-  basis, outputs = fit.expansion.basis, function(design.nodes)
-  psi = basis.evaluate(design.nodes)
-  subsets, members = sobol_indices.term_subsets(basis)
-  residuals, components = np.empty(40), np.empty((40, len(subsets)))
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_intervals_are_narrower_than_the_missed_variance(name):
+  # What is left open is shared out by measurement, not given to every index.
+  function, _ = FUNCTIONS[name]
+  design, fit = fitted(function, 5, 250)
+  found = intervals.bootstrap(jax.random.key(0), fit, design=design)
+  outputs = function(design.nodes)
+  missed = np.mean(fit.loo_residuals**2) / np.var(outputs)
+  widths = found.subset_upper - found.subset_lower
+  assert np.mean(widths) < missed
+
+
+def test_influence_of_a_node_is_the_change_of_the_coefficients_without_it():
+  design, fit = fitted(anova.sharp_sigmoid, 2, 40)
+  outputs = anova.sharp_sigmoid(design.nodes)
+  psi = fit.expansion.basis.evaluate(design.nodes)
+  part = residuals.of_fit(fit, design)
   for n in range(40):
     keep = np.arange(40) != n
-    c, *_ = np.linalg.lstsq(psi[keep], outputs[keep, 0], rcond=None)
-    residuals[n] = outputs[n, 0] - psi[n] @ c
-    components[n] = members @ (psi[n] * c)
-  residuals -= residuals.mean()
-  known = members @ fit.expansion.coefficients[:, 0] ** 2
-  known = known + 2 * np.mean(components * residuals[:, None], axis=0)
-  missed = np.mean(residuals**2)
-  variance = np.sum(known) + missed
+    without, *_ = np.linalg.lstsq(psi[keep], outputs[keep], rcond=None)
+    np.testing.assert_allclose(
+      part.influence[n] * fit.loo_residuals[n] / 40,
+      (fit.expansion.coefficients - without)[:, 0],
+      atol=1e-12,
+    )
 
-  part = intervals._leave_one_out(fit, design)
-  lower, upper = intervals._bounds(
-    fit.expansion, [part], [np.full((1, 40), 1 / 40)], slice(0, 1), 0.95
-  )
-  num_subsets = len(subsets)
+
+def test_mean_correction_of_a_fit_takes_the_noise_of_its_coefficients_off():
+  design, fit = fitted(anova.sharp_sigmoid, 3, 60)
+  basis = fit.expansion.basis
+  psi = basis.evaluate(design.nodes)
+  inverse = np.linalg.inv(psi.T @ psi)
+  # The HC2 estimate of the covariance, MacKinnon and White 1985, eq. 9.
+  squares = fit.loo_residuals[:, 0] ** 2 * (1 - fit.leverages)
+  covariance = inverse @ (psi.T * squares) @ psi @ inverse
+  _, members = sobol_indices.term_subsets(basis)
+  products, missed = residuals.corrections(
+    [residuals.of_fit(fit, design)], fit.expansion.coefficients, members,
+    slice(0, 1),
+  )  # fmt: skip
   np.testing.assert_allclose(
-    lower[:num_subsets, 0], np.clip(known / variance, 0, 1), atol=1e-10
+    products.mean(axis=0)[:, 0], -members @ np.diag(covariance), atol=1e-12
   )
+  np.testing.assert_allclose(missed.mean(), squares.mean(), rtol=1e-12)
+
+
+def test_missed_variance_is_given_to_the_factor_that_misses_it():
+  # Degree 7 in the first factor, which the basis of degree 5 cannot hold.
+  def function(nodes):
+    seventh = special.eval_legendre(7, nodes[:, 0]) * np.sqrt(15)
+    return (nodes[:, 0] + nodes[:, 1] + 0.3 * seventh)[:, None]
+
+  expansion = projected(function, 6)
+  options = held_out(function, 400, 0)
+  nodes, outputs = options['held_out'].nodes, options['held_out_outputs']
+  found = intervals.bootstrap(jax.random.key(0), expansion, **options)
+  truth = np.array([1 / 3 + 0.09, 1 / 3, 0]) / (2 / 3 + 0.09)
+  assert np.all(found.total_lower[:, 0] <= truth + 1e-9)
+  assert np.all(truth <= found.total_upper[:, 0])
+  # An interval of all that is open would be as wide as this.
+  missed = np.var(outputs - expansion(nodes)) / np.var(outputs)
+  width = (found.subset_upper - found.subset_lower)[:, 0]
+  assert width[2] < 0.3 * missed
+
+
+def test_residuals_of_held_out_nodes_give_the_intervals_of_held_out_nodes():
+  expansion = projected(anova.sharp_sigmoid, 6)
+  options = held_out(anova.sharp_sigmoid, 200, 0)
+  nodes = options['held_out'].nodes
+  errors = options['held_out_outputs'] - expansion(nodes)
+  expected = intervals.bootstrap(jax.random.key(0), expansion, **options)
+  for components in (None, residuals.anova_components(expansion, nodes)):
+    found = intervals.bootstrap_residuals(
+      jax.random.key(0), expansion, nodes, errors, components=components
+    )
+    np.testing.assert_allclose(
+      found.subset_lower, expected.subset_lower, atol=1e-12
+    )
+    np.testing.assert_allclose(
+      found.total_upper, expected.total_upper, atol=1e-12
+    )
+
+
+def test_anova_components_sum_to_the_expansion_and_are_those_of_averaging():
+  # A polynomial of the basis: E[f | x0] by a Gauss rule over the others.
+  def function(nodes):
+    first, second, third = nodes.T
+    return (1 + first**3 + 2 * second + first * third**2)[:, None]
+
+  expansion = projected(function, 5)
+  nodes = latin(20, 0).nodes
+  components = residuals.anova_components(expansion, nodes)
   np.testing.assert_allclose(
-    upper[:num_subsets, 0],
-    np.clip((known + missed) / variance, 0, 1),
-    atol=1e-10,
+    components.sum(axis=1) + expansion.mean, function(nodes), atol=1e-12
   )
+  first = nodes[:, :1]
+  np.testing.assert_allclose(
+    components[:, 0], first**3 + first / 3, atol=1e-12
+  )
+
+
+@pytest.mark.parametrize('name', ['ishigami', 'sharp_sigmoid'])
+def test_intervals_of_ridge_with_more_terms_than_nodes_cover_the_truth(name):
+  function, truth = FUNCTIONS[name]
+  basis = expansions.Basis(SPACE, multi_indices.total_degree(3, 9))
+  _, members = sobol_indices.term_subsets(basis)
+  prior = 0.4 ** basis.multi_indices.sum(axis=1)
+  cases = []
+  for seed in range(NUM_SEEDS):
+    design = latin(150, seed)
+    psi = basis.evaluate(design.nodes)
+    kernels = np.stack([(psi * (prior * member)) @ psi.T for member in members])
+    kernel = (psi * prior) @ psi.T
+    inverse = np.linalg.inv(kernel + 1e-4 * np.eye(150))
+    dual = inverse @ function(design.nodes)
+    expansion = expansions.Expansion(basis, prior[:, None] * (psi.T @ dual))
+    errors = dual / np.diag(inverse)[:, None]
+    # Without node n the dual weights are dual - inverse[:, n] errors[n].
+    shift = np.einsum('snm,mn->ns', kernels, inverse)
+    components = residuals.anova_components(expansion, design.nodes)
+    components -= shift[:, :, None] * errors[:, None]
+    found = intervals.bootstrap_residuals(
+      jax.random.key(seed), expansion, design.nodes, errors,
+      components=components, num_resamples=400,
+    )  # fmt: skip
+    cases.append(covered(found, truth))
+  assert_coverage(cases)
+
+
+@pytest.mark.parametrize('degree', [3, 6])
+def test_extra_terms_are_the_shell_around_a_total_degree(degree):
+  basis = expansions.Basis(SPACE, multi_indices.total_degree(3, degree))
+  wider = multi_indices.total_degree(3, degree + 2)
+  expected = {tuple(row) for row in wider if sum(row) > degree}
+  assert set(map(tuple, residuals.extra_terms(basis))) == expected
 
 
 def test_intervals_hold_the_index_of_the_expansion_and_its_names():
@@ -242,5 +346,16 @@ def test_bad_input_is_refused():
           held_out_outputs=np.zeros((50, 2)))  # fmt: skip
   refuses('level', expansion, level=1.0, **options)
   refuses('num_resamples', expansion, num_resamples=1, **options)
+  nodes = options['held_out'].nodes
+  for message, errors, components in [
+    (r'residuals: expected shape \(50, 1\)', np.zeros((50, 2)), None),
+    ('residuals: expected finite', np.full((50, 1), np.nan), None),
+    (r'components: expected shape \(50, 7, 1\)', np.zeros((50, 1)),
+     np.zeros((50, 3, 1))),
+  ]:  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+      intervals.bootstrap_residuals(
+        key, expansion, nodes, errors, components=components
+      )
   few, saturated = fitted(anova.ishigami, 2, 10)
   refuses('leverage one', saturated, design=few)

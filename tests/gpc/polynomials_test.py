@@ -11,6 +11,7 @@ from scipy import special
 from scipy import stats
 
 from jaxsens import factors
+from jaxsens import marginals
 from jaxsens.gpc import polynomials
 
 DEGREE = 60
@@ -314,3 +315,97 @@ def test_bad_degrees_are_refused():
     polynomials.evaluate(coefficients, np.zeros(2), 4)
   with pytest.raises(ValueError, match='at least 1'):
     polynomials.gauss_rule(coefficients, 0)
+
+
+@pytest.mark.parametrize(
+  ('name', 'degree'),
+  [
+    ('uniform', 200), ('beta', 200), ('beta_mean_half', 200), ('normal', 200),
+    ('truncated_normal', 200), ('log_uniform', 200), ('triangle', 200),
+    # The weights of larger rules underflow, which is an error below.
+    ('gamma', 180), ('exponential', 180),
+  ],
+)  # fmt: skip
+def test_polynomials_are_orthonormal_to_high_degree(name, degree):
+  germ = ALL[name]
+  coefficients = polynomials.recurrence(germ, degree + 2)
+  nodes, weights = polynomials.gauss_rule(coefficients, degree + 1)
+  np.testing.assert_allclose(
+    gram(coefficients, nodes, weights, degree), np.eye(degree + 1), atol=1e-12
+  )
+
+
+@pytest.mark.parametrize('name', ['truncated_normal', 'triangle'])
+def test_degree_200_of_a_discretised_measure_under_a_foreign_rule(name):
+  germ = ALL[name]
+  # Gauss-Legendre on both sides of the kink, by the density of the germ.
+  kink = -1 / 3 if name == 'triangle' else 0.0
+  x, w = np.polynomial.legendre.leggauss(400)
+  nodes = np.concatenate([
+    (kink - 1 + (kink + 1) * x) / 2, (kink + 1 + (1 - kink) * x) / 2
+  ])  # fmt: skip
+  weights = np.concatenate([w * (kink + 1) / 2, w * (1 - kink) / 2])
+  weights = weights * germ.pdf(nodes)
+  coefficients = polynomials.recurrence(germ, 200)
+  # Slopes of 1e5 at the ends magnify the rounding of the foreign nodes.
+  np.testing.assert_allclose(
+    gram(coefficients, nodes, weights, 200), np.eye(201), atol=1e-11
+  )
+
+
+def test_rules_of_gamma_stop_where_their_weights_underflow():
+  coefficients = polynomials.recurrence(germ_of(chaospy.Gamma(2.5)), 200)
+  with pytest.raises(ValueError, match='201 nodes .* smallest float64'):
+    polynomials.gauss_rule(coefficients, 201)
+
+
+ATOMS = {
+  'filters': marginals.Discrete([0, 1, 2], [0.2, 0.5, 0.3]),
+  'die': germ_of(chaospy.DiscreteUniform(1, 6)),
+  'binomial': germ_of(chaospy.Binomial(12, 0.3)),
+  'poisson': marginals.Discrete(
+    np.arange(15), stats.poisson.pmf(np.arange(15), 2.5)
+  ),
+  'sample': marginals.Discrete([0.3, -1.0, 0.3, 7.0, 2.5, 2.5, 2.5]),
+}
+
+
+@pytest.mark.parametrize('name', ATOMS)
+def test_rule_of_all_atoms_is_the_measure_itself(name):
+  measure = ATOMS[name]
+  num_atoms = measure.num_atoms
+  coefficients = polynomials.recurrence(measure, num_atoms - 1)
+  nodes, weights = polynomials.gauss_rule(coefficients, num_atoms)
+  np.testing.assert_allclose(nodes, measure.values, atol=1e-12)
+  np.testing.assert_allclose(weights, measure.probabilities, atol=1e-12)
+  psi = polynomials.evaluate(coefficients, measure.values, num_atoms - 1)
+  np.testing.assert_allclose(
+    (psi.T * measure.probabilities) @ psi, np.eye(num_atoms), atol=1e-11
+  )
+
+
+def test_coefficients_of_a_binomial_are_those_of_krawtchouk():
+  # Monic Krawtchouk polynomials, Koekoek and Swarttouw 1998, eq. 1.10.4.
+  num, p, k = 12, 0.3, np.arange(9)
+  coefficients = polynomials.recurrence(
+    marginals.of_integers(chaospy.Binomial(num, p)), 8
+  )
+  np.testing.assert_allclose(
+    coefficients.alpha, p * (num - k) + k * (1 - p), rtol=1e-10
+  )
+  np.testing.assert_allclose(
+    coefficients.beta[1:], (k * p * (1 - p) * (num + 1 - k))[1:], rtol=1e-10
+  )
+
+
+def test_degrees_beyond_the_atoms_are_refused_by_name():
+  factor = factors.Factor('filter', marginals.choice(['red', 'green', 'none']))
+  with pytest.raises(ValueError, match="'filter' has 3 atoms .* degree 2"):
+    polynomials.recurrence(factor.germ, 3)
+
+
+def test_degrees_beyond_float64_are_refused_by_name():
+  factor = factors.Factor('count', chaospy.DiscreteUniform(1, 80))
+  polynomials.recurrence(factor.germ, 20)
+  with pytest.raises(ValueError, match="'count' .* orthonormal up to degree"):
+    polynomials.recurrence(factor.germ, 79)

@@ -1,0 +1,142 @@
+"""How far an image may be moved: failure, safe ranges, worst case, moments."""
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from jaxsens import classifiers
+from jaxsens import factors
+from jaxsens import operating_range
+from jaxsens import quantities as quantities_lib
+from jaxsens import sensitivity
+from jaxsens import worst_case
+from jaxsens.data import image_sets
+from jaxsens.gpc import moments
+from jaxsens.gpc import statistics
+from jaxsens.perturbations import chains
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Cells per factor of the search for boxes, and points beyond three factors.
+_NUM_CELLS = 24
+_NUM_POINTS = 2**12
+# Gradient steps of each ascent.
+_NUM_STEPS = 15
+
+
+def find(
+  key: jax.Array,
+  options: ConfigDict,
+  classifier: classifiers.Classifier,
+  chain: chains.Chain,
+  frames: image_sets.ImageSet,
+  i: int,
+  space: factors.FactorSpace,
+  quantities: quantities_lib.Quantities,
+  answer: sensitivity.Sensitivity,
+) -> dict:
+  """Returns what limits the i-th frame, fit for JSON.
+
+  Safe ranges and boxes, quantiles and moments are those of the surrogate; the
+  worst case is the network's own, found by ascent through the perturbation.
+
+  Args:
+    key: of draws and starts.
+    options: config.report.
+    classifier: the network.
+    chain: the perturbations.
+    frames: the frames.
+    i: which of them.
+    space: the factors.
+    quantities: those of the surrogate.
+    answer: with the surrogate.
+  """
+  keys = jax.random.split(key, 4)
+  found = _distribution(keys[0], space, quantities, answer)
+  if 'correctness' in quantities.names:
+    found |= _safety(keys[1], options, chain, space, quantities, answer)
+  if options.num_worst_starts and all(
+    p.differentiable for p in chain.perturbations
+  ) and chain.convention != 'paper':
+    found['worst_case'] = _worst(
+      keys[2], options, classifier, chain, frames, i, space
+    )
+  return found
+
+
+def _distribution(key, space, quantities, answer) -> dict:
+  """Moments and quantiles of the first quantity."""
+  first = lambda germ: np.asarray(answer.surrogate(germ))[:, :1]
+  sample = statistics.draw(
+    key, first, space, num_points=_NUM_POINTS, num_replicates=2
+  )
+  four = moments.of_sample(sample)
+  levels = statistics.quantiles(sample, _QUANTILES).value
+  return {
+    'quantity': quantities.output_names[0],
+    'moments': {
+      name: float(np.ravel(getattr(four, name))[0])
+      for name in ('mean', 'variance', 'skewness', 'kurtosis')
+    },
+    'quantiles': {
+      str(level): float(value) for level, value in zip(
+        _QUANTILES, np.ravel(levels), strict=True
+      )
+    },
+  }
+
+
+def _safety(key, options, chain, space, quantities, answer) -> dict:
+  """Failure probability, safe range of each factor and safe box."""
+  k = quantities.index('correctness')
+
+  def failing(germ):
+    return np.clip(1 - np.asarray(answer.surrogate(germ))[:, k], 0, 1)
+
+  nominal = chain.identity
+  ranges = {}
+  for n, name in enumerate(space.names):
+    ranges[name] = _box(operating_range.safe_range(
+      jax.random.fold_in(key, n), space, failing, name, nominal,
+      options.max_failure, others='nominal', num_cells=256, num_check=256,
+    ))
+  box = operating_range.safe_box(
+    jax.random.fold_in(key, space.dim), space, failing, nominal,
+    options.max_failure, num_cells=_NUM_CELLS if space.dim <= 3 else None,
+    num_points=_NUM_POINTS, num_check=_NUM_POINTS // 2,
+  )
+  return {
+    'failure_probability': float(1 - answer.indices.mean[k]),
+    'max_failure': options.max_failure,
+    'safe_range': ranges,
+    'safe_box': _box(box) | {'mass': float(box.mass)},
+  }
+
+
+def _box(box: operating_range.SafeBox) -> dict:
+  limits = {
+    name: [float(low), float(high)]
+    for name, low, high in zip(box.names, box.lower, box.upper, strict=True)
+  }
+  return {
+    'status': str(box.status), 'limits': limits,
+    'checked_failure': float(box.check.value),
+    'refuted': bool(box.is_refuted),
+  }
+
+
+def _worst(key, options, classifier, chain, frames, i, space) -> dict:
+  """The smallest margin of the network within the factors' ranges."""
+  found = worst_case.search(
+    key, worst_case.make_objective(
+      classifier, chain, frames.images[i], int(frames.labels[i])
+    ),
+    space, nominal=chain.identity, num_starts=options.num_worst_starts,
+    num_steps=_NUM_STEPS,
+  )
+  return {
+    'values': dict(zip(space.names, map(float, found.values), strict=True)),
+    'margin': -float(found.objective),
+    'nominal_margin': -float(found.nominal_objective),
+    'num_evaluations': found.num_screened,
+    'num_gradients': found.num_gradients,
+  }
