@@ -25,8 +25,12 @@ def _ishigami(values):
   return np.sin(a) + 7 * np.sin(b) ** 2 + 0.1 * c**4 * np.sin(a)
 
 
+_TENSOR = {'design': 'tensor_gauss'}
+
+
 @pytest.mark.parametrize('settings', [
-  sensitivity.Settings(num_nodes={'a': 14, 'b': 16, 'c': 10}),
+  sensitivity.Settings(),
+  sensitivity.Settings(**_TENSOR, num_nodes={'a': 14, 'b': 16, 'c': 10}),
   sensitivity.Settings(
     design='latin_hypercube', num_samples=1500, truncation='total', degree=12
   ),
@@ -51,13 +55,14 @@ def test_indices_of_the_ishigami_function(settings):
   lower = result.intervals.total_lower[:, 0] - 1e-9
   assert (lower <= _TOTAL).all()
   assert (result.intervals.total_upper[:, 0] + 1e-9 >= _TOTAL).all()
-  assert (result.loo_q2 is None) == (settings.design == 'tensor_gauss')
+  random = settings.design in ('latin_hypercube', 'sobol_sequence')
+  assert (result.loo_q2 is None) != random
 
 
 def test_too_low_a_degree_is_not_trusted_and_says_what_to_raise():
   result = sensitivity.analyse(
     jax.random.key(1), _ishigami, _space(),
-    sensitivity.Settings(num_nodes={'a': 6, 'b': 3, 'c': 6}),
+    sensitivity.Settings(**_TENSOR, num_nodes={'a': 6, 'b': 3, 'c': 6}),
   )
   assert result.q2[0] < 0.9 and not result.verdicts[0].trusted
   assert 'num_nodes.b' in result.verdicts[0].advice[0]
@@ -78,7 +83,9 @@ def test_advice_for_a_random_design_names_its_number_of_samples():
 
 
 def test_result_does_not_depend_on_the_order_of_the_factors():
-  settings = sensitivity.Settings(num_nodes={'a': 14, 'b': 16, 'c': 10})
+  settings = sensitivity.Settings(
+    **_TENSOR, num_nodes={'a': 14, 'b': 16, 'c': 10}
+  )
   swapped = sensitivity.analyse(
     jax.random.key(1), lambda v: _ishigami(v[:, [2, 0, 1]]), _space('bca'),
     settings,
@@ -116,6 +123,8 @@ def test_constant_output_has_no_indices_and_says_why():
   ({'design': 'gauss'}, 'design'),
   ({'truncation': 'full'}, 'truncation'),
   ({'num_held_out': 0}, 'num_held_out'),
+  ({'max_evaluations': 10}, 'max_evaluations is 10'),
+  ({'tolerance': 0.0}, 'tolerance'),
 ])
 def test_unknown_settings_are_refused(settings, message):
   with pytest.raises(ValueError, match=message):
@@ -125,15 +134,59 @@ def test_unknown_settings_are_refused(settings, message):
 def test_settings_of_a_factor_that_is_not_there_are_refused():
   with pytest.raises(ValueError, match=r"num_nodes names \['z'\]"):
     sensitivity.plan(
-      jax.random.key(0), _space(), sensitivity.Settings(num_nodes={'z': 3})
+      jax.random.key(0), _space(),
+      sensitivity.Settings(**_TENSOR, num_nodes={'z': 3}),
     )
 
 
 def test_outputs_of_another_length_are_refused():
   plan = sensitivity.plan(
-    jax.random.key(0), _space(), sensitivity.Settings(num_nodes=dict.fromkeys(
-      'abc', 3
-    )),
+    jax.random.key(0), _space(), sensitivity.Settings(
+      **_TENSOR, num_nodes=dict.fromkeys('abc', 3)
+    ),
   )
   with pytest.raises(ValueError, match=r'outputs must be \(539, K\)'):
     sensitivity.conclude(jax.random.key(0), plan, np.zeros((5, 1)))
+
+
+def test_an_adaptive_run_has_no_plan():
+  with pytest.raises(ValueError, match='call refine'):
+    sensitivity.plan(jax.random.key(0), _space(), sensitivity.Settings())
+
+
+def test_an_adaptive_run_stops_within_its_budget_and_counts_its_runs():
+  asked = []
+
+  def function(values):
+    asked.append(len(values))
+    return _ishigami(values)
+
+  result = sensitivity.analyse(
+    jax.random.key(0), function, _space(),
+    sensitivity.Settings(max_evaluations=100, min_evaluations=32),
+  )
+  assert sum(asked) == result.num_evaluations <= 100
+  assert result.method == 'sparse'
+  np.testing.assert_allclose(result.surrogate(result.nodes)[:, 0], _ishigami(
+    result.expansion.basis.space.to_values(result.nodes)
+  ), atol=0.05)
+
+
+def test_where_no_surrogate_helps_the_indices_are_sampled_from_the_function():
+  # A wave far shorter than the distance of any two nodes; the first factor
+  # alone carries 1/2 of the variance.
+  def function(values):
+    a, b, _ = values.T
+    return np.sign(np.sin(4e4 * a)) + np.sign(np.sin(3e4 * b))
+
+  result = sensitivity.analyse(
+    jax.random.key(0), function, _space(),
+    sensitivity.Settings(
+      max_evaluations=64, min_evaluations=32, fallback_evaluations=8192
+    ),
+  )
+  assert result.method == 'pick_freeze'
+  assert result.num_evaluations == 64 + 8190
+  np.testing.assert_allclose(
+    result.indices.total[:, 0], [0.5, 0.5, 0], atol=0.08
+  )

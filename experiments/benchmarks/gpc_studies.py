@@ -255,7 +255,7 @@ def _row(
   truths: Truths,
   method: str,
   num_runs: int,
-  images: Iterable[int],
+  images: Sequence[int],
   found: Iterable[image_methods.Indices],
   num_first: int | None = None,
 ) -> tables.Row:
@@ -274,6 +274,7 @@ def _row(
   for count in dict.fromkeys((num_first, len(wrong))):
     row[_measure('median', count)] = float(np.median(wrong[:count]))
     row[_measure('worst', count)] = float(np.max(wrong[:count]))
+  row['position of the worst'] = images[int(np.argmax(wrong))]
   return row
 
 

@@ -375,7 +375,7 @@ class StateTest(CoarseTest):
 
   def test_output_that_is_not_finite_names_image_and_node(self):
     def broken(germ):
-      outputs = np.hstack([smooth(germ), rough(germ)])
+      outputs = np.hstack([rough(germ), smooth(germ)])
       if len(runs.calls) > 2:
         outputs[3, 1] = np.nan
       return outputs

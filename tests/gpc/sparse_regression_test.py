@@ -131,10 +131,16 @@ def test_cross_validation_residuals_equal_a_loop_over_folds():
   train = sparse_regression._folds(jax.random.key(0), 40, 4)
   prior = np.ones((5, basis.num_terms))
   terms, _ = sparse_regression._pursue(psi, outputs, train, prior)
-  residuals = sparse_regression._cv_residuals(
-    psi, outputs, terms[:, :9], train
+  residuals, components = sparse_regression._cross_validate(
+    psi, outputs, terms[:, :9], train,
+    sparse_regression._members(basis, basis),
   )
+  # A component of every set and the mean of the fold make up a prediction.
+  means = outputs - residuals - components.sum(axis=1)
   for fold in train[:-1]:
+    np.testing.assert_allclose(means[~fold], means[~fold][:1].repeat(
+      np.sum(~fold), axis=0
+    ), atol=1e-9)
     _, expected = greedy_selection.greedy(psi, outputs, fold, prior[0], 9)
     np.testing.assert_allclose(
       residuals[~fold], expected[-1][~fold], atol=1e-10
