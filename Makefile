@@ -19,12 +19,13 @@ lint: $(VENV)/.tested
 
 # What the tests and benchmarks compare with; about 1 GB with a CPU build of torch.
 peers: $(VENV)/.tested
-	$(BIN)/pip install --quiet torch==2.13.0 pygpc==0.4.4 safetensors
+	$(BIN)/pip install --quiet torch==2.13.0 pygpc==0.4.4 SALib safetensors
 	$(BIN)/pip install --quiet --no-deps torchvision==0.28.0
 
 benchmark: peers
 	$(BIN)/python -m experiments.benchmark --suite=fit
 	$(BIN)/python -m experiments.benchmark --suite=evaluation
+	$(BIN)/python -m experiments.benchmark --suite=gpc --sections=functions,adaptive,bootstrap,coverage
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

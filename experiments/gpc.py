@@ -28,6 +28,7 @@ from experiments import train
 from jaxsens import evaluation
 from jaxsens import factors
 from jaxsens import files
+from jaxsens import marginals
 from jaxsens import quantities as quantities_lib
 from jaxsens import sensitivity
 from jaxsens.data import image_sets
@@ -97,15 +98,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
     )
   with stage('limits'):
     bounds = [
-      limits.find(
-        jax.random.fold_in(key_bootstrap, i), config.report,
-        trained.classifier, chain, shown, i, space, quantities, answers[i],
+      limits.find_or_restore(
+        workdir / 'limits', jax.random.fold_in(key_bootstrap, i),
+        config.report, trained.classifier, chain, shown, i, space, quantities,
+        answers[i],
       )
       for i in tqdm.trange(len(shown), unit='image')
     ]
-    runs.write_json(
-      workdir / 'limits.json', dict(zip(shown.names, bounds, strict=True))
-    )
   with stage('report'):
     images = [
       image_results.make_image_result(
@@ -195,6 +194,9 @@ def make_space(config: ConfigDict) -> factors.FactorSpace:
     fields = config.factors[name].to_dict()
     kind = fields.pop('distribution')
     unit = fields.pop('unit', image_results.unit_of(name))
+    if kind == 'Discrete':
+      made.append(factors.Factor(name, marginals.Discrete(**fields), unit))
+      continue
     constructor = getattr(chaospy, kind, None)
     if not isinstance(constructor, type):
       raise ValueError(

@@ -1,11 +1,16 @@
 """How far an image may be moved: failure, safe ranges, worst case, moments."""
 
+import hashlib
+import json
+import pathlib
+
 import jax
 from ml_collections import ConfigDict
 import numpy as np
 
 from jaxsens import classifiers
 from jaxsens import factors
+from jaxsens import files
 from jaxsens import operating_range
 from jaxsens import quantities as quantities_lib
 from jaxsens import sensitivity
@@ -21,6 +26,41 @@ _NUM_CELLS = 24
 _NUM_POINTS = 2**12
 # Gradient steps of each ascent.
 _NUM_STEPS = 15
+
+
+def find_or_restore(
+  folder: pathlib.Path,
+  key: jax.Array,
+  options: ConfigDict,
+  classifier: classifiers.Classifier,
+  chain: chains.Chain,
+  frames: image_sets.ImageSet,
+  i: int,
+  space: factors.FactorSpace,
+  quantities: quantities_lib.Quantities,
+  answer: sensitivity.Sensitivity,
+) -> dict:
+  """Returns what `find` does, from its file where nothing has changed."""
+  parts = [
+    jax.random.key_data(key).tolist(), options.to_json(), frames.names[i],
+    int(frames.labels[i]), chain.describe(), space.describe(),
+    quantities.output_names, answer.method,
+  ]
+  # The indices of all quantities stand for network, nodes and surrogate.
+  arrays = answer.nodes, answer.indices.total, answer.indices.mean
+  digest = hashlib.sha256(json.dumps(parts).encode())
+  for array in arrays:
+    digest.update(np.ascontiguousarray(array).tobytes())
+  path = folder / f'{i:03d}-{digest.hexdigest()[:16]}.json'
+  if path.exists():
+    return json.loads(path.read_text())
+  found = find(
+    key, options, classifier, chain, frames, i, space, quantities, answer
+  )
+  files.write_text(path, json.dumps(
+    {'image': frames.names[i], **found}, indent=2
+  ))
+  return found
 
 
 def find(

@@ -33,6 +33,11 @@ from jaxsens.gpc import sparse_regression
 _MAX_LEARNED = 128
 # Quantities that sparse regression is asked for together at most.
 _MAX_SPARSE = 64
+# Share of the move of the indices since the last round that stays in doubt.
+_MOVE = 1.0
+# Share of the squared error of kriging below which sparse regression wins: its
+# cross-validation is a little too optimistic, and it has more to choose from.
+_ADVANTAGE = 0.6
 # How far behind (ratio of errors) sparse regression may be and still try again:
 # for a few responses, and for many, where its search takes longer than runs.
 _OUT_OF_REACH = 3.0
@@ -199,15 +204,14 @@ class _Search:
 
   def __init__(self, space, transforms, options, prior):
     self.space, self.transforms, self.options = space, transforms, options
-    self.prior = prior or kriging.default_prior(space)
+    self.prior = prior
     self.outputs = [None] * len(transforms)
     self.answers = [None] * len(transforms)
     self.open = np.ones(len(transforms), bool)
     self.history = []
     self.nodes = np.empty((0, space.dim))
     self.width = None
-    # Discrete factors have no polynomials beyond the number of their atoms.
-    self.sparse_in_reach = all(f.atoms is None for f in space.factors)
+    self.sparse_in_reach = True
 
   def evaluate(self, evaluate, nodes) -> None:
     """Runs the open images at the nodes that are new."""
@@ -230,34 +234,68 @@ class _Search:
     chosen = np.flatnonzero(self.open)
     outputs = np.concatenate([self.outputs[i] for i in chosen], axis=1)
     self.prior = kriging.learn(
-      key_learn, self.prior, self.nodes, _some(key_some, outputs)
+      key_learn, kriging.default_prior(self.space), self.nodes,
+      _some(key_some, outputs), known=self.prior,
     )
-    posterior = kriging.condition(self.prior, self.nodes, outputs)
-    field = pushed_indices.make_field(
-      key_draw, posterior, self.space, self.width
+    kriged = self._by_kriging(
+      key_draw, chosen, [_first_of(self.transforms[i]) for i in chosen],
+      coarse=True,
     )
-    kriged = [
-      self._by_kriging(field, n, _first_of(self.transforms[i]))
-      for n, i in enumerate(chosen)
+    moves = [
+      self._move(i, inference)
+      for i, inference in zip(chosen, kriged, strict=True)
     ]
+    kriged = list(map(pushed_indices.widen, kriged, moves))
     sparse = self._by_terms(key_sparse, chosen, kriged)
-    for n, i in enumerate(chosen):
-      method, found = 'kriging', kriged[n]
-      if sparse[n] is not None and sparse[n].q2[0] > found.q2[0]:
-        method, found = 'sparse', sparse[n]
-      if self._is_done(found.half_widths[0]):
-        # The other quantities are only worth their time at the end.
-        all_by_terms = None
-        if method == 'sparse':
-          # The same folds for all images: their order does not matter.
-          all_by_terms = self._all_by_terms(key_all, i)
-        if all_by_terms is None:
-          method = 'kriging'
-        found = all_by_terms or self._by_kriging(field, n, self.transforms[i])
-      self.answers[i] = Answer(
-        method, found, len(self.nodes), self.nodes, self.outputs[i]
+    methods, found = [], []
+    for by_kriging, by_terms in zip(kriged, sparse, strict=True):
+      wins = by_terms is not None and (
+        1 - by_terms.q2[0] < _ADVANTAGE * (1 - by_kriging.q2[0])
       )
-    return self._close()
+      methods.append('sparse' if wins else 'kriging')
+      found.append(by_terms if wins else by_kriging)
+    done = np.array([self._is_done(f.half_widths[0]) for f in found])
+    # Other quantities and dense points are only worth their time at the end.
+    for n in np.flatnonzero(done & (np.array(methods) == 'sparse')):
+      # The same folds for all images: their order does not matter.
+      found[n] = self._all_by_terms(key_all, chosen[n])
+      if found[n] is None:
+        methods[n] = 'kriging'
+    last = np.flatnonzero(done & (np.array(methods) == 'kriging'))
+    if len(last):
+      images = chosen[last]
+      by_kriging = self._by_kriging(
+        key_draw, images, [self.transforms[i] for i in images], coarse=False
+      )
+      for n, inference in zip(last, by_kriging, strict=True):
+        found[n] = pushed_indices.widen(inference, moves[n])
+    for i, method, inference in zip(chosen, methods, found, strict=True):
+      self.answers[i] = Answer(
+        method, inference, len(self.nodes), self.nodes, self.outputs[i]
+      )
+    self.open[chosen[done]] = False
+    return self._note()
+
+  def _move(self, i, kriged) -> float:
+    """How much wider the intervals become by how far the indices moved.
+
+    The prior may be wrong about an image; then its indices move further from
+    round to round than their intervals say.
+    """
+    before = self.answers[i]
+    if before is None or before.method != 'kriging':
+      return 1.0
+    now, then = (
+      np.stack([x.indices.first_order[:, 0], x.indices.total[:, 0]])
+      for x in (kriged, before.inference)
+    )
+    intervals = kriged.intervals
+    widths = np.stack([
+      intervals.first_order_upper - intervals.first_order_lower,
+      intervals.total_upper - intervals.total_lower,
+    ])[:, :, 0] / 2
+    ratio = np.mean((now - then) ** 2) / max(np.mean(widths**2), 1e-300)
+    return float(np.sqrt(1 + _MOVE**2 * ratio)) if np.isfinite(ratio) else 1.0
 
   def _is_done(self, half_width: float) -> bool:
     """Whether an image gets no further runs."""
@@ -269,23 +307,34 @@ class _Search:
       return num_nodes >= 4 * self.options.min_evaluations
     return bool(half_width <= self.options.tolerance)
 
-  def _by_kriging(self, field, n, transform) -> pushed_indices.Inference:
-    """Inference of the n-th image of a field."""
-    columns = slice(n * self.width, (n + 1) * self.width)
-    image = np.flatnonzero(self.open)[n]
-    return pushed_indices.infer(
-      field, columns, transform, self.outputs[image],
-      level=self.options.level,
+  def _by_kriging(
+    self, key, images, transforms, *, coarse
+  ) -> list[pushed_indices.Inference]:
+    """Inferences of some images."""
+    posterior = kriging.condition(
+      self.prior, self.nodes,
+      np.concatenate([self.outputs[i] for i in images], axis=1),
     )
+    field = pushed_indices.make_field(
+      key, posterior, self.space, self.width, coarse=coarse
+    )
+    return [
+      pushed_indices.infer(
+        field, slice(n * self.width, (n + 1) * self.width), transform,
+        self.outputs[i], level=self.options.level,
+      )
+      for n, (i, transform) in enumerate(
+        zip(images, transforms, strict=True)
+      )
+    ]
 
-  def _close(self) -> Step:
-    """Takes out the images that are done."""
+  def _note(self) -> Step:
+    """Returns and keeps what is known after this round."""
     found = [answer.inference for answer in self.answers]
-    widths = np.array([inference.half_widths[0] for inference in found])
-    self.open = self.open & ~np.array([self._is_done(w) for w in widths])
     step = Step(
-      len(self.nodes), widths, np.array([f.q2[0] for f in found]),
-      tuple(answer.method for answer in self.answers), self.open,
+      len(self.nodes), np.array([f.half_widths[0] for f in found]),
+      np.array([f.q2[0] for f in found]),
+      tuple(answer.method for answer in self.answers), self.open.copy(),
     )
     self.history.append(step)
     return step

@@ -160,6 +160,7 @@ def learn(
   nodes: np.ndarray,
   outputs: np.ndarray,
   *,
+  known: Prior | None = None,
   max_iterations: int = 60,
 ) -> Prior:
   """Prior of highest likelihood over all outputs together.
@@ -169,13 +170,16 @@ def learn(
 
   Args:
     key: chooses the nodes that are used where there are too many.
-    initial: where the search starts.
+    initial: where the search starts, and where few nodes leave it.
     nodes: (N, D) germ coordinates.
     outputs: (N, K); constant ones are left out.
+    known: of fewer nodes or of similar outputs; the search also starts there,
+      and the better of both ends counts. Alone it would not do: what few nodes
+      suggest is often a local optimum for many.
     max_iterations: of L-BFGS.
 
   Returns:
-    The prior; `initial` where no output varies.
+    The prior; `known` or `initial` where no output varies.
 
   Raises:
     ValueError: shapes that do not fit, fewer than two nodes, or numbers that
@@ -189,18 +193,20 @@ def learn(
   spread = outputs.std(axis=0)
   varies = spread > 1e-12 * np.maximum(np.abs(outputs).max(axis=0), 1e-300)
   if not np.any(varies):
-    return initial
+    return known or initial
   y = outputs[:, varies] - outputs[:, varies].mean(axis=0)
   y = y / spread[varies]
   x = initial.standardise(nodes)
-  start = _to_vector(initial)
   bounds = _bounds(x.shape[1])
-  start = np.clip(start, bounds[:, 0], bounds[:, 1])
   objective = functools.partial(_objective, initial, x, y)
-  found = optimize.minimize(
-    objective, start, jac=True, method='L-BFGS-B', bounds=bounds,
-    options={'maxiter': max_iterations},
-  )
+  found = min((
+    optimize.minimize(
+      objective, np.clip(_to_vector(start), bounds[:, 0], bounds[:, 1]),
+      jac=True, method='L-BFGS-B', bounds=bounds,
+      options={'maxiter': max_iterations},
+    )
+    for start in (initial, known) if start is not None
+  ), key=lambda end: end.fun)
   return dataclasses.replace(
     _from_vector(initial, found.x), log_likelihood=-float(found.fun)
   )

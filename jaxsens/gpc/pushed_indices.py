@@ -84,6 +84,23 @@ def half_widths(intervals: intervals_lib.Intervals) -> np.ndarray:
   return widths.max(axis=0) / 2
 
 
+def widen(inference: Inference, factor: float) -> Inference:
+  """Returns an inference with intervals that are wider by a factor >= 1."""
+  wider = {}
+  for name, centre in (
+    ('first_order', inference.indices.first_order),
+    ('total', inference.indices.total),
+    ('subset', inference.indices.subset_values),
+  ):
+    lower = getattr(inference.intervals, f'{name}_lower')
+    upper = getattr(inference.intervals, f'{name}_upper')
+    wider[f'{name}_lower'] = np.clip(centre - factor * (centre - lower), 0, 1)
+    wider[f'{name}_upper'] = np.clip(centre + factor * (upper - centre), 0, 1)
+  return dataclasses.replace(
+    inference, intervals=dataclasses.replace(inference.intervals, **wider)
+  )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Field:
   """The posterior at the points of a rule, shared by all images.
@@ -112,6 +129,7 @@ def make_field(
   num_columns: int,
   *,
   num_draws: int = NUM_DRAWS,
+  coarse: bool = False,
 ) -> Field:
   """Returns the posterior at dense points, with draws for one image.
 
@@ -121,13 +139,14 @@ def make_field(
     space: the factors.
     num_columns: outputs C of one image.
     num_draws: draws S.
+    coarse: fewer points, to see how far things are.
   """
   key_rule, key_fine, key_draw = jax.random.split(key, 3)
   rule = surrogate_rules.make_rule(
-    key_rule, space, posterior.prior.shortest_lengths
+    key_rule, space, posterior.prior.shortest_lengths, coarse=coarse
   )
   fine = None
-  if rule.axes is None:
+  if rule.axes is None and not coarse:
     fine = surrogate_rules.make_fine_rule(key_fine, space)
   deviations = kriging.draw_deviations(
     key_draw, posterior, rule.points, num_draws * num_columns

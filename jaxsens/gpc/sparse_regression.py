@@ -374,4 +374,9 @@ def _largest_basis(
     if degree > 1 and len(larger) > most:
       break
     rows = larger
-  return expansions.Basis(space, rows)
+  # A factor of M atoms has polynomials up to degree M - 1.
+  limits = np.array([
+    np.inf if factor.atoms is None else factor.atoms.num_atoms - 1
+    for factor in space.factors
+  ])
+  return expansions.Basis(space, rows[np.all(rows <= limits, axis=1)])

@@ -25,6 +25,7 @@ Subset = tuple[int, ...]
 
 # Largest number of points of a grid, and base points where there is no grid.
 _MAX_POINTS = 16_000
+_COARSE_POINTS = 4096
 _NUM_BASE = 1024
 _NUM_FINE = 8192
 # Gauss nodes of one factor: so many, and so many per length of the response.
@@ -73,7 +74,11 @@ class Variances:
 
 
 def make_rule(
-  key: jax.Array, space: factors.FactorSpace, lengths: Sequence[float]
+  key: jax.Array,
+  space: factors.FactorSpace,
+  lengths: Sequence[float],
+  *,
+  coarse: bool = False,
 ) -> Rule:
   """Returns a rule that resolves responses of these lengths.
 
@@ -86,7 +91,9 @@ def make_rule(
     space: the factors.
     lengths: of each factor, the shortest wave of the response in units in
       which a uniform factor has the range [-1, 1].
+    coarse: a grid of a quarter of the points, to see how far things are.
   """
+  most = _COARSE_POINTS if coarse else _MAX_POINTS
   sizes = [
     _size(factor, length)
     for factor, length in zip(space.factors, lengths, strict=True)
@@ -95,10 +102,10 @@ def make_rule(
   if np.prod(fewest.astype(float)) > _MAX_POINTS:
     return _rows(key, space, _NUM_BASE)
   sizes = np.array(sizes)
-  while np.prod(sizes.astype(float)) > _MAX_POINTS:
+  while np.prod(sizes.astype(float)) > most:
     # The factor with the most nodes above its minimum gives one away.
     sizes[np.argmax(np.where(sizes > fewest, sizes, 0))] -= 1
-  sizes = _filled(space, sizes)
+  sizes = _filled(space, sizes, most)
   rules = [
     polynomials.gauss_rule(polynomials.recurrence(factor.germ, n - 1), n)
     for factor, n in zip(space.factors, sizes.tolist(), strict=True)
@@ -169,7 +176,9 @@ def main_effect_slopes(rule: Rule, values: np.ndarray) -> np.ndarray:
   return np.where(discrete[:, None], np.nan, slopes)
 
 
-def _filled(space: factors.FactorSpace, sizes: np.ndarray) -> np.ndarray:
+def _filled(
+  space: factors.FactorSpace, sizes: np.ndarray, max_points: int
+) -> np.ndarray:
   """Sizes with the points that are left, given to the smallest ones.
 
   The lengths are those of the outputs; a softmax of smooth logits is much
@@ -182,7 +191,7 @@ def _filled(space: factors.FactorSpace, sizes: np.ndarray) -> np.ndarray:
   while np.any(sizes < most):
     grown = sizes.copy()
     grown[np.argmin(np.where(sizes < most, sizes, _MOST))] += 1
-    if np.prod(grown.astype(float)) > _MAX_POINTS:
+    if np.prod(grown.astype(float)) > max_points:
       break
     sizes = grown
   return sizes

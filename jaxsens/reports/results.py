@@ -191,7 +191,7 @@ class ImageResult:
     num_evaluations: Runs of the network behind them, 0 if not recorded.
     max_half_width: Half-width of an interval up to which indices are trusted;
       None where held-out Q2 decides.
-    limits: How far the image may be moved, as in limits.json; {} if unknown.
+    limits: How far the image may be moved, as in limits/; {} if unknown.
 
   Raises:
     ValueError: If the shapes do not agree or a name is unknown.
