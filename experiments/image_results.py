@@ -83,6 +83,8 @@ def make_push(
 
   def push(logits):
     logits = np.asarray(logits)
+    if not logits.size:
+      return np.empty((*logits.shape[:-1], len(quantities.output_names)))
     rows = logits.reshape(-1, logits.shape[-1]).astype(np.float32)
     # Blocks of one size, so that one compilation serves all calls.
     padded = np.resize(rows, (-(-len(rows) // _ROWS) * _ROWS, rows.shape[1]))

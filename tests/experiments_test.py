@@ -317,7 +317,7 @@ def test_a_data_set_has_a_report_of_its_own(finished):
   config.gpc.fallback_evaluations = 0
   gpc.run(config, workdir)
   arrays = np.load(workdir / 'population.npz')
-  assert arrays['total'].shape[:2] == (8, 3)
+  assert arrays['population.total'].shape[:2] == (8, 3)
   page = (workdir / 'population.html').read_text()
   assert 'accuracy' in page
   assert (workdir / 'figures' / 'population_accuracy.png').stat().st_size > 0
