@@ -86,7 +86,7 @@ def test_published_weights_are_analysed_without_training(tmp_path):
   assert round(metadata.metrics['validation_accuracy'], 3) == 0.640
   assert metadata.data.startswith('none in this run, scored on 1017')
   assert (tmp_path / 'report.html').is_file()
-  with np.load(tmp_path / 'expansion.npz') as kept:
+  with np.load(tmp_path / 'design.npz') as kept:
     # The first airplane and automobile that torch, too, names rightly.
     assert list(kept['images']) == ['test-0-00021', 'test-0-00009']
 
