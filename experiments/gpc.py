@@ -349,6 +349,10 @@ def provenance(
     'training data': trained.metadata.data,
     'design': f'{config.gpc.design}, {min(runs_of)} to {max(runs_of)} runs per '
     f'image; indices by {", ".join(sorted({a.method for a in answers}))}',
+    # Indices of the probability expanded directly, not through the logits.
+    'largest difference from direct indices, per image': [
+      None if a.direct_gap is None else round(a.direct_gap, 3) for a in answers
+    ],
     'batching': dataclasses.asdict(evaluator.batching),
     'stage_seconds': {name: round(s, 2) for name, s in seconds.items()},
     'training': {k: v for k, v in metrics.items() if k != 'history'},

@@ -148,6 +148,8 @@ class Sensitivity:
     method: 'projection', 'regression', 'sparse', 'kriging' or 'pick_freeze'.
     num_evaluations: runs of the function.
     nodes: (N, D) germ coordinates of the runs behind the surrogate.
+    direct_indices: of the first output by kriging of that output itself, where
+      the others are pushed through logits: a check; else None.
   """
 
   surrogate: Callable[[np.ndarray], np.ndarray]
@@ -161,6 +163,17 @@ class Sensitivity:
   method: str
   num_evaluations: int
   nodes: np.ndarray
+  direct_indices: sobol_indices.SobolIndices | None = None
+
+  @property
+  def direct_gap(self) -> float | None:
+    """Largest difference of an index of the first output from that check."""
+    if self.direct_indices is None:
+      return None
+    return float(np.max(np.abs([
+      self.indices.first_order[:, 0] - self.direct_indices.first_order[:, 0],
+      self.indices.total[:, 0] - self.direct_indices.total[:, 0],
+    ])))
 
   @property
   def expansion(self) -> expansions.Expansion:
@@ -222,6 +235,7 @@ def _of_answer(answer: adaptive.Answer, settings: Settings) -> Sensitivity:
     ),
     loo_q2=None, method=answer.method,
     num_evaluations=answer.num_evaluations, nodes=answer.nodes,
+    direct_indices=answer.direct.indices if answer.direct else None,
   )
 
 

@@ -127,6 +127,8 @@ class Answer:
     num_evaluations: runs N.
     nodes: (N, D) germ coordinates.
     outputs: (N, C) of the model there.
+    direct: inference of the first quantity by kriging of that quantity
+      itself, as a check of those that are pushed through; else None.
   """
 
   method: str
@@ -134,6 +136,7 @@ class Answer:
   num_evaluations: int
   nodes: np.ndarray
   outputs: np.ndarray
+  direct: pushed_indices.Inference | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -262,6 +265,9 @@ class _Search:
       if found[n] is None:
         methods[n] = 'kriging'
     last = np.flatnonzero(done & (np.array(methods) == 'kriging'))
+    direct = {}
+    if len(last) and self.width > 1:
+      direct = self._directly(key_draw, chosen[last])
     if len(last):
       images = chosen[last]
       by_kriging = self._by_kriging(
@@ -271,7 +277,8 @@ class _Search:
         found[n] = pushed_indices.widen(inference, moves[n])
     for i, method, inference in zip(chosen, methods, found, strict=True):
       self.answers[i] = Answer(
-        method, inference, len(self.nodes), self.nodes, self.outputs[i]
+        method, inference, len(self.nodes), self.nodes, self.outputs[i],
+        direct.get(int(i)),
       )
     self.open[chosen[done]] = False
     return self._note()
@@ -327,6 +334,23 @@ class _Search:
         zip(images, transforms, strict=True)
       )
     ]
+
+  def _directly(self, key, images) -> dict[int, pushed_indices.Inference]:
+    """Inferences of the first quantities without what lies behind them."""
+    quantities = np.concatenate([
+      _first_of(self.transforms[i])(self.outputs[i]) for i in images
+    ], axis=1)
+    posterior = kriging.condition(self.prior, self.nodes, quantities)
+    field = pushed_indices.make_field(
+      key, posterior, self.space, 1, coarse=True
+    )
+    return {
+      int(i): pushed_indices.infer(
+        field, slice(n, n + 1), lambda y: y, quantities[:, n : n + 1],
+        level=self.options.level,
+      )
+      for n, i in enumerate(images)
+    }
 
   def _note(self) -> Step:
     """Returns and keeps what is known after this round."""

@@ -296,6 +296,29 @@ class AccuracyTest(parameterized.TestCase):
     )
 
 
+  def test_quantities_of_several_outputs_have_a_direct_check(self):
+    # Two logits; their sigmoid is expanded through them and by itself.
+    def logits(x):
+      return np.stack([3 * np.abs(x[:, 0]) + x[:, 1], 0 * x[:, 0]], axis=1)
+
+    def probability(y):
+      return 1 / (1 + np.exp(y[..., 1:] - y[..., :1]))
+
+    found = adaptive.refine(
+      jax.random.key(0), lambda i, nodes: logits(nodes), square(2),
+      [probability],
+      adaptive.Options(
+        tolerance=1e-4, min_evaluations=64, max_evaluations=64
+      ),
+    )
+    (answer,) = found.answers
+    self.assertEqual(answer.method, 'kriging')
+    np.testing.assert_allclose(
+      answer.direct.indices.total[:, 0],
+      answer.inference.indices.total[:, 0], atol=0.03,
+    )
+
+
 class StateTest(CoarseTest):
 
   def test_same_key_gives_the_same_numbers(self):
