@@ -240,10 +240,9 @@ class _Search:
       key_learn, kriging.default_prior(self.space), self.nodes,
       _some(key_some, outputs), known=self.prior,
     )
-    kriged = self._by_kriging(
-      key_draw, chosen, [_first_of(self.transforms[i]) for i in chosen],
-      coarse=True,
-    )
+    # Other quantities and dense points are only worth their time at the end.
+    is_end = len(self.nodes) >= self.options.max_evaluations
+    kriged = self._by_kriging(key_draw, chosen, coarse=not is_end)
     moves = [
       self._move(i, inference)
       for i, inference in zip(chosen, kriged, strict=True)
@@ -258,7 +257,6 @@ class _Search:
       methods.append('sparse' if wins else 'kriging')
       found.append(by_terms if wins else by_kriging)
     done = np.array([self._is_done(f.half_widths[0]) for f in found])
-    # Other quantities and dense points are only worth their time at the end.
     for n in np.flatnonzero(done & (np.array(methods) == 'sparse')):
       # The same folds for all images: their order does not matter.
       found[n] = self._all_by_terms(key_all, chosen[n])
@@ -269,12 +267,15 @@ class _Search:
     if len(last) and self.width > 1:
       direct = self._directly(key_draw, chosen[last])
     if len(last):
-      images = chosen[last]
-      by_kriging = self._by_kriging(
-        key_draw, images, [self.transforms[i] for i in images], coarse=False
-      )
+      by_kriging = [kriged[n] for n in last]
+      if not is_end:
+        by_kriging = self._by_kriging(key_draw, chosen[last], coarse=False)
+        by_kriging = [
+          pushed_indices.widen(inference, moves[n])
+          for n, inference in zip(last, by_kriging, strict=True)
+        ]
       for n, inference in zip(last, by_kriging, strict=True):
-        found[n] = pushed_indices.widen(inference, moves[n])
+        found[n] = inference
     for i, method, inference in zip(chosen, methods, found, strict=True):
       self.answers[i] = Answer(
         method, inference, len(self.nodes), self.nodes, self.outputs[i],
@@ -315,9 +316,12 @@ class _Search:
     return bool(half_width <= self.options.tolerance)
 
   def _by_kriging(
-    self, key, images, transforms, *, coarse
+    self, key, images, *, coarse
   ) -> list[pushed_indices.Inference]:
-    """Inferences of some images."""
+    """Inferences of some images; coarse: of the first quantities alone."""
+    transforms = [self.transforms[i] for i in images]
+    if coarse:
+      transforms = list(map(_first_of, transforms))
     posterior = kriging.condition(
       self.prior, self.nodes,
       np.concatenate([self.outputs[i] for i in images], axis=1),

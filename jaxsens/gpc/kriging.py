@@ -36,6 +36,7 @@ import functools
 
 import jax
 import numpy as np
+from scipy import linalg
 from scipy import optimize
 
 from jaxsens import factors
@@ -44,6 +45,8 @@ from jaxsens.gpc import polynomials
 
 # Nodes from which the prior is learned at most: the cost grows with the cube.
 _MAX_LEARNED = 400
+# Nodes up to which a known prior is not the only start of the search.
+_FEW = 256
 # Weak normal prior of the logarithms of the parameters, for few nodes.
 _PENALTY = 2e-3
 _MIN_NUGGET = 1e-8
@@ -118,9 +121,9 @@ class Posterior:
   ) -> np.ndarray:
     """Posterior mean (M, K) at germ points (M, D), or some of its columns."""
     solved = self.solved[:, columns]
-    return self.mean_outputs[columns] + self.weighted(germ, solved)
+    return self.mean_outputs[columns] + self._weighted(germ, solved)
 
-  def weighted(self, germ: np.ndarray, solved: np.ndarray) -> np.ndarray:
+  def _weighted(self, germ: np.ndarray, solved: np.ndarray) -> np.ndarray:
     """k(germ, nodes) @ solved, (M, K), without the whole of k in memory."""
     found = np.empty((len(germ), solved.shape[1]))
     for rows in range(0, len(germ), _ROWS):
@@ -174,8 +177,8 @@ def learn(
     nodes: (N, D) germ coordinates.
     outputs: (N, K); constant ones are left out.
     known: of fewer nodes or of similar outputs; the search also starts there,
-      and the better of both ends counts. Alone it would not do: what few nodes
-      suggest is often a local optimum for many.
+      and the better of both ends counts. Alone it would not do while there
+      are few nodes, which often suggest a local optimum.
     max_iterations: of L-BFGS.
 
   Returns:
@@ -198,18 +201,24 @@ def learn(
   y = y / spread[varies]
   x = initial.standardise(nodes)
   bounds = _bounds(x.shape[1])
-  objective = functools.partial(_objective, initial, x, y)
+  objective = functools.partial(_objective, initial, _Pairs.of(x), y)
   found = min((
     optimize.minimize(
       objective, np.clip(_to_vector(start), bounds[:, 0], bounds[:, 1]),
       jac=True, method='L-BFGS-B', bounds=bounds,
       options={'maxiter': max_iterations},
     )
-    for start in (initial, known) if start is not None
+    for start in _starts(initial, known, len(nodes))
   ), key=lambda end: end.fun)
   return dataclasses.replace(
     _from_vector(initial, found.x), log_likelihood=-float(found.fun)
   )
+
+
+def _starts(initial, known, num_nodes) -> list[Prior]:
+  if known is None:
+    return [initial]
+  return [known] if num_nodes > _FEW else [initial, known]
 
 
 def condition(
@@ -260,10 +269,10 @@ def output_covariance(posterior: Posterior, columns: slice) -> np.ndarray:
   return standard.T @ standard / len(standard)
 
 
-def draw_deviations(
+def draw(
   key: jax.Array, posterior: Posterior, germ: np.ndarray, num_draws: int
-) -> np.ndarray:
-  """Draws of (function - posterior mean) / s.
+) -> tuple[np.ndarray, np.ndarray]:
+  """Posterior mean, and draws of (function - posterior mean) / s.
 
   A draw of the prior minus its own prediction from the nodes (Matheron's
   rule); the prior is drawn through random Fourier features.
@@ -275,7 +284,7 @@ def draw_deviations(
     num_draws: number of draws S; one key's share their random frequencies.
 
   Returns:
-    (M, S).
+    (M, K) and (M, S).
   """
   generator = designs.random_generator(key)
   prior = posterior.prior
@@ -285,9 +294,13 @@ def draw_deviations(
   at_nodes = drawn[:num_nodes] + np.sqrt(prior.nugget) * (
     generator.standard_normal((num_nodes, num_draws))
   )
-  inner = np.linalg.solve(posterior.factor, at_nodes)
-  inner = np.linalg.solve(posterior.factor.T, inner)
-  return drawn[num_nodes:] - posterior.weighted(points[num_nodes:], inner)
+  inner = linalg.cho_solve((posterior.factor, True), at_nodes)
+  # One covariance of points and nodes, which is most of the work, for both.
+  found = posterior._weighted(
+    points[num_nodes:], np.concatenate([posterior.solved, inner], axis=1)
+  )
+  mean, predicted = np.split(found, [posterior.solved.shape[1]], axis=1)
+  return posterior.mean_outputs + mean, drawn[num_nodes:] - predicted
 
 
 def _product(x: np.ndarray, y: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -322,39 +335,83 @@ def _prior_draws(generator, prior, x, num_draws) -> np.ndarray:
   return drawn + mean
 
 
-def _objective(initial, x, y, vector):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Pairs:
+  """What the likelihood needs of the nodes, each pair of them once.
+
+  Attributes:
+    x: (N, D) coordinates.
+    later, earlier: (N (N - 1) / 2,) positions, later > earlier.
+    distances: (D, N (N - 1) / 2).
+  """
+
+  x: np.ndarray
+  later: np.ndarray
+  earlier: np.ndarray
+  distances: np.ndarray
+
+  @classmethod
+  def of(cls, x: np.ndarray) -> '_Pairs':
+    """Pairs of the rows of x (N, D)."""
+    later, earlier = np.tril_indices(len(x), -1)
+    return cls(x, later, earlier, np.abs(x[later] - x[earlier]).T.copy())
+
+  def product(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Product of Matern 3/2 kernels, and r (D, pairs)."""
+    r = self.distances * (np.sqrt(3) / lengths)[:, None]
+    return np.prod(1 + r, axis=0) * np.exp(-r.sum(axis=0)), r
+
+  def row_sums(self, values: np.ndarray) -> np.ndarray:
+    """Sums (N,) over each row of a symmetric matrix with zero diagonal."""
+    return sum(
+      np.bincount(ends, values, len(self.x))
+      for ends in (self.later, self.earlier)
+    )
+
+
+def _objective(initial, pairs, y, vector):
   """Negative mean log likelihood and its gradient."""
   prior = _from_vector(initial, vector)
-  num_nodes, dim = x.shape
-  envelope = prior.envelope(x)
-  outer = envelope[:, None] * envelope
-  wide = outer * _product(x, x, prior.lengths[0])
-  narrow = prior.share * outer * _product(x, x, prior.lengths[1])
-  matrix = wide + narrow + prior.constant
-  matrix[np.diag_indices(num_nodes)] += prior.nugget
-  try:
-    factor = np.linalg.cholesky(matrix)
-  except np.linalg.LinAlgError:
+  num_nodes, num_outputs = y.shape
+  envelope = prior.envelope(pairs.x)
+  outer = envelope[pairs.later] * envelope[pairs.earlier]
+  wide, r_wide = pairs.product(prior.lengths[0])
+  narrow, r_narrow = pairs.product(prior.lengths[1])
+  wide *= outer
+  narrow *= prior.share * outer
+  matrix = np.zeros((num_nodes, num_nodes))
+  matrix[pairs.later, pairs.earlier] = wide + narrow + prior.constant
+  diagonal = envelope**2
+  matrix[np.diag_indices(num_nodes)] = (
+    (1 + prior.share) * diagonal + prior.constant + prior.nugget
+  )
+  factor, failed = linalg.lapack.dpotrf(matrix, lower=True, overwrite_a=True)
+  if failed:
     return 1e10, np.zeros_like(vector)
-  inverse = _inverse(factor)
-  solved = inverse @ y
+  # Only the lower half is filled.
+  inverse, _ = linalg.lapack.dpotri(factor, lower=True)
+  solved = linalg.blas.dsymm(1.0, inverse, y, lower=True)
   squares = np.mean(y * solved, axis=0)
   value = 0.5 * np.mean(np.log(squares))
   value += np.sum(np.log(np.diag(factor))) / num_nodes
-  scaled = solved / np.sqrt(squares * y.shape[1] * num_nodes)
-  slope = 0.5 * (inverse / num_nodes - scaled @ scaled.T)
-  by_wide, by_narrow = slope * wide, slope * narrow
+  scaled = solved / np.sqrt(squares * num_outputs * num_nodes)
+  slope = linalg.blas.dsyrk(
+    -0.5, scaled, beta=0.5 / num_nodes, c=inverse, lower=True
+  )
+  on_diagonal = np.diag(slope)
+  off_diagonal = slope[pairs.later, pairs.earlier]
+  by_wide, by_narrow = off_diagonal * wide, off_diagonal * narrow
   gradient = []
-  for part, lengths in ((by_wide, prior.lengths[0]),
-                        (by_narrow, prior.lengths[1])):
-    for d in range(dim):
-      r = np.abs(x[:, d, None] - x[:, d]) * (np.sqrt(3) / lengths[d])
-      gradient.append(np.sum(part * (r**2 / (1 + r))))
-  rows = 2 * np.sum(by_wide + by_narrow, axis=1)
-  gradient += [np.sum(by_narrow)]
-  gradient += list(rows @ x) + list(rows @ x**2)
-  gradient += [prior.constant * np.sum(slope)]
-  gradient += [prior.nugget * np.trace(slope)]
+  for part, r in ((by_wide, r_wide), (by_narrow, r_narrow)):
+    gradient += list(2 * ((r**2 / (1 + r)) @ part))
+  variances = on_diagonal * diagonal
+  gradient += [2 * np.sum(by_narrow) + prior.share * np.sum(variances)]
+  rows = 2 * pairs.row_sums(by_wide + by_narrow)
+  rows += 2 * (1 + prior.share) * variances
+  gradient += list(rows @ pairs.x) + list(rows @ pairs.x**2)
+  trace = np.sum(on_diagonal)
+  gradient += [prior.constant * (2 * np.sum(off_diagonal) + trace)]
+  gradient += [prior.nugget * trace]
   away = vector - _to_vector(initial)
   value += 0.5 * _PENALTY * np.sum(away**2)
   return value, np.array(gradient) + _PENALTY * away

@@ -7,6 +7,15 @@ and
 
     S_u = mean over draws of V_u / mean over draws of V.
 
+How far the draws stray from the posterior mean is set by the quantity itself:
+outputs are often rougher where t is steep than elsewhere, and their average
+roughness would then make the intervals too narrow. The variance of the draws
+is multiplied by
+
+    ratio = Σ_n (q_n - mean q_n*)² / Σ_n (1 + 1/S) Var q_n*,
+
+with q_n* draws of the leave-one-out prediction at node n pushed through t.
+
 On pick-freeze rows, which are a sample, the posterior mean is integrated once
 more over many more rows, and S_u moves by what that changes.
 
@@ -30,6 +39,7 @@ import numpy as np
 from scipy import stats
 
 from jaxsens import factors
+from jaxsens.gpc import designs
 from jaxsens.gpc import diagnostics
 from jaxsens.gpc import intervals as intervals_lib
 from jaxsens.gpc import kriging
@@ -110,6 +120,7 @@ class Field:
     rule: the points.
     mean: (M, all outputs) posterior mean there.
     deviations: (M, S, C) draws of the deviation in units of s.
+    left_out: (N, S, C) draws of the leave-one-out deviation at the nodes.
     fine: more rows where the rule has rows, else None.
     fine_mean: posterior mean there.
   """
@@ -118,6 +129,7 @@ class Field:
   rule: surrogate_rules.Rule
   mean: np.ndarray
   deviations: np.ndarray
+  left_out: np.ndarray
   fine: surrogate_rules.Rule | None
   fine_mean: np.ndarray | None
 
@@ -141,19 +153,22 @@ def make_field(
     num_draws: draws S.
     coarse: fewer points, to see how far things are.
   """
-  key_rule, key_fine, key_draw = jax.random.split(key, 3)
+  key_rule, key_fine, key_draw, key_left_out = jax.random.split(key, 4)
   rule = surrogate_rules.make_rule(
     key_rule, space, posterior.prior.shortest_lengths, coarse=coarse
   )
   fine = None
   if rule.axes is None and not coarse:
     fine = surrogate_rules.make_fine_rule(key_fine, space)
-  deviations = kriging.draw_deviations(
+  mean, deviations = kriging.draw(
     key_draw, posterior, rule.points, num_draws * num_columns
   )
+  left_out = designs.random_generator(key_left_out).standard_normal(
+    (len(posterior.nodes), num_draws, num_columns)
+  ) * np.sqrt(posterior.loo_variance)[:, None, None]
   return Field(
-    posterior, rule, posterior(rule.points),
-    deviations.reshape(len(rule.points), num_draws, num_columns),
+    posterior, rule, mean,
+    deviations.reshape(len(rule.points), num_draws, num_columns), left_out,
     fine, None if fine is None else posterior(fine.points),
   )
 
@@ -176,16 +191,16 @@ def infer(
     level: coverage of the intervals.
   """
   posterior, rule = field.posterior, field.rule
-  shared = kriging.output_covariance(posterior, columns)
-  root = _root(shared)
+  root = _root(kriging.output_covariance(posterior, columns))
+  predicted = outputs - posterior.loo_residuals[:, columns]
+  root *= np.sqrt(_ratio(field.left_out, root, transform, outputs, predicted))
   mean = field.mean[:, columns]
-  drawn = mean[:, None] + field.deviations @ root.T
+  drawn = mean[:, None] + _times(field.deviations, root)
   at_mean = surrogate_rules.variances(rule, np.asarray(transform(mean)))
   quantities = np.asarray(transform(drawn), np.float64)
   num_points, num_draws, num_quantities = quantities.shape
   found = surrogate_rules.variances(rule, quantities.reshape(num_points, -1))
   at_nodes = np.asarray(transform(outputs), np.float64)
-  left_out = outputs - posterior.loo_residuals[:, columns]
   fold = lambda a: a.reshape(*a.shape[:-1], num_draws, num_quantities)
   fine = None
   if field.fine is not None:
@@ -207,13 +222,33 @@ def infer(
   explained = at_mean.variance / np.where(valid, at_nodes.var(axis=0), np.nan)
   return Inference(
     indices=indices, intervals=intervals,
-    q2=diagnostics.q2(at_nodes, np.asarray(transform(left_out), np.float64)),
+    q2=diagnostics.q2(at_nodes, np.asarray(transform(predicted), np.float64)),
     explained_variance=explained,
     mean_derivatives=derivatives,
     surrogate=lambda germ: np.asarray(
       transform(posterior(germ, columns)), np.float64
     ),
   )
+
+
+def _ratio(left_out, root, transform, outputs, predicted) -> float:
+  """Squared error of leave-one-out over what the draws say, see above.
+
+  Of the first quantity.
+  """
+  first = lambda y: np.asarray(transform(y), np.float64)[..., 0]
+  drawn = first(predicted[:, None] + _times(left_out, root))
+  expected = (1 + 1 / drawn.shape[1]) * drawn.var(axis=1, ddof=1).sum()
+  found = np.sum((first(outputs) - drawn.mean(axis=1)) ** 2)
+  # Neither where the quantity is constant.
+  return found / expected if expected > 0 and found > 0 else 1.0
+
+
+def _times(deviations: np.ndarray, root: np.ndarray) -> np.ndarray:
+  """Deviations (M, S, C) with covariance root root^T."""
+  # One product of matrices is faster than many small ones.
+  product = deviations.reshape(-1, len(root)) @ root.T
+  return product.reshape(deviations.shape)
 
 
 def _as_indices(

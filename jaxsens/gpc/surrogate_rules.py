@@ -9,6 +9,7 @@ of one scrambled Sobol sequence with many thousand base points.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -52,6 +53,11 @@ class Rule:
   weights: np.ndarray
   axes: tuple[np.ndarray, ...] | None
   num_base: int = 0
+
+  @functools.cached_property
+  def slopes(self) -> np.ndarray:
+    """(D, M) matrix of `main_effect_slopes`."""
+    return _slopes(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,6 +160,10 @@ def main_effect_slopes(rule: Rule, values: np.ndarray) -> np.ndarray:
   Returns:
     The mean derivatives; NaN for a discrete factor, which has none.
   """
+  return rule.slopes @ values
+
+
+def _slopes(rule: Rule) -> np.ndarray:
   discrete = np.array([f.atoms is not None for f in rule.space.factors])
   most = [_SLOPE_DEGREE] * len(discrete)
   if rule.axes is not None:
@@ -165,13 +175,13 @@ def main_effect_slopes(rule: Rule, values: np.ndarray) -> np.ndarray:
     [np.arange(1, degree + 1) for degree in degrees]
   )
   basis = expansions.Basis(rule.space, terms)
-  rows = rule.weights > 0
-  psi = basis.evaluate(rule.points[rows])
+  psi = basis.evaluate(rule.points)
   if rule.axes is not None:
-    effects = (psi * rule.weights[:, None]).T @ values
+    effects = (psi * rule.weights[:, None]).T
   else:
+    psi = np.where(rule.weights[:, None] > 0, psi, 0)
     # The columns are nearly orthonormal: normal equations lose no digits.
-    effects = np.linalg.solve(psi.T @ psi, psi.T @ values[rows])
+    effects = np.linalg.solve(psi.T @ psi, psi.T)
   slopes = expansions.mean_derivatives(expansions.Expansion(basis, effects))
   return np.where(discrete[:, None], np.nan, slopes)
 

@@ -98,13 +98,14 @@ class LearnTest(parameterized.TestCase):
     x = initial.standardise(nodes)
     y = (outputs - outputs.mean(axis=0)) / outputs.std(axis=0)
     at = kriging._to_vector(some_prior(space))
-    objective = lambda v: kriging._objective(initial, x, y, v)[0]
+    pairs = kriging._Pairs.of(x)
+    objective = lambda v: kriging._objective(initial, pairs, y, v)[0]
     step, unit = 1e-5, np.eye(len(at))
     expected = [
       (objective(at + step * e) - objective(at - step * e)) / (2 * step)
       for e in unit
     ]
-    found = kriging._objective(initial, x, y, at)[1]
+    found = kriging._objective(initial, kriging._Pairs.of(x), y, at)[1]
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
   def test_objective_is_the_profiled_likelihood_and_a_weak_prior(self):
@@ -115,7 +116,7 @@ class LearnTest(parameterized.TestCase):
     at = kriging._to_vector(prior)
     away = np.sum((at - kriging._to_vector(initial)) ** 2)
     expected = gaussian_process.mean_log_likelihood(prior, x, y)
-    found = -kriging._objective(initial, x, y, at)[0]
+    found = -kriging._objective(initial, kriging._Pairs.of(x), y, at)[0]
     np.testing.assert_allclose(
       found, expected - 0.5 * kriging._PENALTY * away, rtol=1e-9
     )
@@ -139,7 +140,9 @@ class LearnTest(parameterized.TestCase):
     y = y / y.std(axis=0)
     self.assertGreaterEqual(
       found.log_likelihood,
-      -kriging._objective(initial, x, y, kriging._to_vector(initial))[0],
+      -kriging._objective(
+        initial, kriging._Pairs.of(x), y, kriging._to_vector(initial)
+      )[0],
     )
 
   def test_factor_that_does_nothing_gets_the_longer_length(self):
@@ -367,7 +370,7 @@ class DrawsTest(parameterized.TestCase):
     points, _ = some_data(space, 5, seed=9)
     means, covariances = [], []
     for seed in range(60):
-      drawn = kriging.draw_deviations(
+      _, drawn = kriging.draw(
         jax.random.key(seed), posterior, points, 64
       )
       means.append(drawn.mean(axis=1))
@@ -386,16 +389,16 @@ class DrawsTest(parameterized.TestCase):
     prior = some_prior(_CUBE, nugget=1e-8)
     nodes, outputs = some_data(_CUBE)
     posterior = kriging.condition(prior, nodes, outputs)
-    drawn = kriging.draw_deviations(jax.random.key(0), posterior, nodes, 32)
+    _, drawn = kriging.draw(jax.random.key(0), posterior, nodes, 32)
     # The nugget lets them go five times 1e-4 off, single precision less.
     self.assertLess(np.abs(drawn).max(), 1e-3)
 
   def test_draws_are_a_function_of_the_key(self):
     nodes, outputs = some_data(_CUBE)
     posterior = kriging.condition(some_prior(_CUBE), nodes, outputs)
-    draw = lambda seed: kriging.draw_deviations(
+    draw = lambda seed: kriging.draw(
       jax.random.key(seed), posterior, nodes / 2, 3
-    )
+    )[1]
     np.testing.assert_array_equal(draw(0), draw(0))
     self.assertEqual(draw(0).shape, (len(nodes), 3))
     self.assertGreater(np.abs(draw(0) - draw(1)).max(), 1e-3)

@@ -120,7 +120,8 @@ class GridTest(parameterized.TestCase):
       found.surrogate(points), softmax(logits_of(points)), atol=5e-3
     )
 
-  def test_quantities_together_are_those_of_each_alone(self):
+  def test_quantities_together_are_those_of_each_beside_the_first(self):
+    # The first sets how far the draws stray, for all.
     together = self.wavy.infer(
       lambda y: np.concatenate([y**2, np.tanh(y), y[..., :1] > 0], axis=-1)
     )
@@ -130,21 +131,24 @@ class GridTest(parameterized.TestCase):
       lambda y: y[..., :1] > 0,
     )
     for k, transform in enumerate(alone):
-      one = self.wavy.infer(transform)
+      last = min(k, 1)
+      one = self.wavy.infer(lambda y, transform=transform: np.concatenate(
+        [y[..., :1] ** 2, transform(y)], axis=-1
+      ))
       for name in ('subset_values', 'first_order', 'total', 'interactions',
                    'mean', 'variance'):
         np.testing.assert_allclose(
           getattr(together.indices, name)[..., k],
-          getattr(one.indices, name)[..., 0], rtol=1e-9, atol=1e-12,
+          getattr(one.indices, name)[..., last], rtol=1e-9, atol=1e-12,
         )
       for name in ('first_order_lower', 'total_upper', 'subset_upper'):
         np.testing.assert_allclose(
           getattr(together.intervals, name)[..., k],
-          getattr(one.intervals, name)[..., 0], rtol=1e-9, atol=1e-12,
+          getattr(one.intervals, name)[..., last], rtol=1e-9, atol=1e-12,
         )
-      np.testing.assert_allclose(together.q2[k], one.q2[0], rtol=1e-9)
+      np.testing.assert_allclose(together.q2[k], one.q2[last], rtol=1e-9)
       np.testing.assert_allclose(
-        together.half_widths[k], one.half_widths[0], rtol=1e-9
+        together.half_widths[k], one.half_widths[last], rtol=1e-9
       )
 
   def test_indices_and_intervals_equal_a_loop_over_draws(self):
@@ -158,6 +162,16 @@ class GridTest(parameterized.TestCase):
     # The root is one of many: any R with R R^T = S has the same law, and the
     # loop has to take the same one.
     root = vectors * np.sqrt(values)
+    found_error = expected_error = 0.0
+    for n, output in enumerate(case.outputs):
+      predicted = output - case.field.posterior.loo_residuals[n]
+      drawn = [
+        np.tanh(predicted + root @ case.field.left_out[n, s])[0]
+        for s in range(pushed_indices.NUM_DRAWS)
+      ]
+      found_error += (np.tanh(output[0]) - np.mean(drawn)) ** 2
+      expected_error += np.var(drawn, ddof=1) * (1 + 1 / len(drawn))
+    root *= np.sqrt(found_error / expected_error)
     mean = case.field.posterior(case.field.rule.points)
     for s in range(pushed_indices.NUM_DRAWS):
       drawn = np.stack([
@@ -189,6 +203,28 @@ class GridTest(parameterized.TestCase):
       found.explained_variance,
       of_mean.variance / np.tanh(case.outputs).var(axis=0), rtol=1e-9,
     )
+
+  def test_ratio_is_that_of_the_true_variance_over_the_drawn_one(self):
+    # The error of a mean of S draws has 1 + 1/S times their variance, which
+    # the truth, three times as wide, does not share.
+    generator = np.random.default_rng(0)
+    left_out = generator.standard_normal((20_000, 4, 1))
+    outputs = 3 * generator.standard_normal((20_000, 1))
+    at_zero = np.zeros_like(outputs)
+    found = pushed_indices._ratio(
+      left_out, np.eye(1), identity, outputs, at_zero
+    )
+    np.testing.assert_allclose(found, (9 + 1 / 4) / (1 + 1 / 4), rtol=0.05)
+    # Where the quantity looks alone counts.
+    half = np.arange(20_000)[:, None] < 10_000
+    masked = lambda y: y * (half if y.ndim == 2 else half[:, None])
+    quiet = np.where(half, outputs / 3, outputs)
+    found = pushed_indices._ratio(left_out, np.eye(1), masked, quiet, at_zero)
+    np.testing.assert_allclose(found, 1, rtol=0.05)
+    constant = pushed_indices._ratio(
+      left_out, np.eye(1), np.zeros_like, outputs, at_zero
+    )
+    self.assertEqual(constant, 1)
 
   def test_draws_of_one_image_have_the_covariance_of_its_residuals(self):
     # y and 2 y + 1: their draws move together, so that the difference of twice
