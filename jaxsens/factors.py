@@ -6,18 +6,12 @@ germ coordinates into physical settings:
 
     values[n, d] = t_d(germ[n, d]),    t_d strictly increasing.
 
-t_d is affine, except for `LogNormal` and `LogUniform`, whose germ is a normal
-or uniform variable that is mapped through an exponential: the polynomials in
-a log-normal variable itself are not dense (Ernst et al. 2012).
+`transports` chooses t_d: it is affine, except for `LogNormal` and `LogUniform`.
 
 A discrete factor has atoms on the germ axis as well: `from_uniform` draws
 them, and `to_values` gives the value of the nearest one, without rounding.
 
 All arrays are float64 on the host.
-
-References:
-  Ernst, Mugler, Starkloff, Ullmann, On the convergence of generalized
-  polynomial chaos expansions, 2012, section 4.
 """
 
 from collections.abc import Callable
@@ -28,34 +22,13 @@ from typing import Any
 import chaospy
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
 from jaxsens import marginals
+from jaxsens import transports
 
-# Distributions whose recurrence chaospy has and whose germ has unit scale.
-_SCALED = (chaospy.Normal, chaospy.Gamma, chaospy.Exponential)
 # Quantiles that tell two distributions apart where their repr does not (a
 # kernel density does not print its data).
 _PROBES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
-# Distributions whose limits are those of the variable itself. All others are
-# cut by chaospy far out in the tails, so that their limits are no scale.
-_BOUNDED = (
-  chaospy.LowerUpperDistribution,
-  chaospy.LogUniform,
-  chaospy.Trunc,
-  chaospy.TruncExponential,
-  chaospy.TruncNormal,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Transport:
-  """Map t from germ to value, its inverse, and its slope dt/dgerm."""
-
-  germ: chaospy.Distribution | marginals.Discrete
-  to_values: Callable[[np.ndarray], np.ndarray]
-  to_germ: Callable[[np.ndarray], np.ndarray]
-  slope: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,10 +97,10 @@ class Factor:
     return None
 
   @functools.cached_property
-  def _transport(self) -> _Transport:
+  def _transport(self) -> transports.Transport:
     if self.atoms is not None:
-      return _discrete_transport(self.name, self.atoms)
-    return _make_transport(self.distribution)
+      return transports.of_atoms(self.name, self.atoms)
+    return transports.of_distribution(self.distribution)
 
   @property
   def germ(self) -> chaospy.Distribution | marginals.Discrete:
@@ -353,102 +326,3 @@ def _check_quantiles(name: str, quantiles: tuple, distribution: Any) -> None:
       f'factor {name!r}: parameters of {distribution} are not admissible, '
       'its quantiles do not increase'
     )
-
-
-def _make_transport(distribution: chaospy.Distribution) -> _Transport:
-  """Chooses the germ of a distribution and the map from germ to value."""
-  if isinstance(distribution, chaospy.LogNormal):
-    return _log_normal_transport(distribution)
-  if isinstance(distribution, chaospy.LogUniform):
-    return _log_uniform_transport(distribution)
-  shift, scale = _affine_map(distribution)
-  if isinstance(distribution, chaospy.Uniform):
-    germ = chaospy.Uniform(-1, 1)
-  elif isinstance(distribution, chaospy.Normal):
-    germ = chaospy.Normal(0, 1)
-  else:
-    germ = chaospy.ShiftScaleDistribution(
-      distribution, shift=-shift / scale, scale=1 / scale
-    )
-  return _Transport(
-    germ,
-    lambda germ: shift + scale * germ,
-    lambda values: (values - shift) / scale,
-    lambda germ: np.full(np.shape(germ), scale),
-  )
-
-
-def _discrete_transport(name: str, atoms: marginals.Discrete) -> _Transport:
-  """Map between the atoms of the value and their images on [-1, 1]."""
-  lower, upper = atoms.values[0], atoms.values[-1]
-  shift, scale = (lower + upper) / 2, (upper - lower) / 2
-  germ = marginals.Discrete(
-    (atoms.values - shift) / scale, atoms.probabilities, name
-  )
-
-  def to_germ(values):
-    places = atoms.snap(values)
-    far = np.abs(atoms.values[places] - values) > 1e-9 * scale
-    if np.any(far):
-      raise ValueError(
-        f'factor {name!r}: {np.asarray(values)[far].ravel()[0]} is none of '
-        f'its {atoms.num_atoms} values'
-      )
-    return germ.values[places]
-
-  return _Transport(
-    germ,
-    lambda points: atoms.values[germ.snap(points)],
-    to_germ,
-    lambda points: np.full(np.shape(points), scale),
-  )
-
-
-def _affine_map(distribution: chaospy.Distribution) -> tuple[float, float]:
-  """Shift and scale of value = shift + scale * germ."""
-  lower, upper = _limits(distribution)
-  if isinstance(distribution, _BOUNDED):
-    return (lower + upper) / 2, (upper - lower) / 2
-  if isinstance(distribution, _SCALED):
-    # The recurrence holds mean and variance without rounding.
-    (mean, _), (_, variance) = distribution.ttr(np.arange(2))
-    if isinstance(distribution, chaospy.Normal):
-      return mean, np.sqrt(variance)
-    return lower, variance / (mean - lower)
-  low, middle, high = np.ravel(distribution.inv(special.ndtr([-1, 0, 1])))
-  return float(middle), float(high - low) / 2
-
-
-def _log_normal_transport(distribution: chaospy.Distribution) -> _Transport:
-  """Map value = shift + scale * exp(sigma * germ) of a normal germ."""
-  shift, _ = _limits(distribution)
-  low, high = np.ravel(distribution.inv(special.ndtr([0, 1]))) - shift
-  scale, sigma = float(low), float(np.log(high / low))
-  return _exponential_transport(chaospy.Normal(0, 1), shift, scale, sigma)
-
-
-def _log_uniform_transport(distribution: chaospy.Distribution) -> _Transport:
-  """Map value = shift + scale * exp(rate * germ), germ on [-1, 1]."""
-  shift = float(np.ravel(distribution.get_parameters(None, {})['shift'])[0])
-  lower, upper = np.log(np.array(_limits(distribution)) - shift)
-  scale, rate = float(np.exp((lower + upper) / 2)), float(upper - lower) / 2
-  return _exponential_transport(chaospy.Uniform(-1, 1), shift, scale, rate)
-
-
-def _exponential_transport(
-  germ: chaospy.Distribution, shift: float, scale: float, rate: float
-) -> _Transport:
-  """Map value = shift + scale * exp(rate * germ)."""
-  return _Transport(
-    germ,
-    lambda germ: shift + scale * np.exp(rate * germ),
-    lambda values: np.log((values - shift) / scale) / rate,
-    lambda germ: scale * rate * np.exp(rate * germ),
-  )
-
-
-def _limits(distribution: chaospy.Distribution) -> tuple[float, float]:
-  return (
-    float(np.ravel(distribution.lower)[0]),
-    float(np.ravel(distribution.upper)[0]),
-  )

@@ -11,7 +11,8 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 # Module or package -> what it may import of the project.
 _MAY_IMPORT = {
-  'factors': ('marginals',),
+  'factors': ('marginals', 'transports'),
+  'transports': ('marginals',),
   'box_search': ('factors', 'gpc.designs'),
   'failure': ('factors', 'gpc.designs'),
   'operating_range': ('box_search', 'factors', 'failure', 'gpc'),

@@ -61,6 +61,8 @@ from jaxsens.gpc import sobol_indices
 
 # Numbers in one block of products (64 MiB); outputs are taken block by block.
 _BLOCK = 2**23
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Intervals:
@@ -240,7 +242,9 @@ def _resample(
       parts, coefficients, members, k
     )
     known = products.reshape(num_nodes, -1).T @ weights
-    known = known.reshape(len(subsets), -1, num_resamples)
+    # The basis of the mean alone has no subset, so no -1 here.
+    shape = (len(subsets), coefficients.shape[1], num_resamples)
+    known = known.reshape(shape)
     known += (members @ coefficients**2)[:, :, None]
     missed = np.maximum(squares.T @ weights, 0)
     values = np.tensordot(sums, known, axes=1)
@@ -291,13 +295,15 @@ def _as_intervals(
   single = sobol_indices.first_order_matrix(
     indices.subsets, len(indices.names)
   )
+  # Of a basis of the mean alone there is no NaN of a subset to pass on.
+  empty = 0 * indices.first_order
   return Intervals(
     names=indices.names,
     subsets=indices.subsets,
     level=level,
     num_resamples=num_resamples,
-    first_order_lower=single @ lower[:num_subsets],
-    first_order_upper=single @ upper[:num_subsets],
+    first_order_lower=single @ lower[:num_subsets] + empty,
+    first_order_upper=single @ upper[:num_subsets] + empty,
     total_lower=lower[num_subsets:],
     total_upper=upper[num_subsets:],
     subset_lower=lower[:num_subsets],

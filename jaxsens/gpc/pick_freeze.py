@@ -12,18 +12,9 @@ for any square-integrable model, smooth or not. The error falls as
 model: these estimates are a check of an expansion, and what is left where no
 expansion converges.
 
-Every estimator is a ratio of means over base points (`ratio_estimators`) of
-quadratic forms of centred outputs, whose derivative by the centre vanishes.
-
-References:
-  Saltelli et al., Variance based sensitivity analysis of model output, 2010,
-  table 2, (b) first order and (f) total, which is due to Jansen 1999.
-  Janon, Klein, Lagnoux, Nodet, Prieur, Asymptotic normality and efficiency of
-  two Sobol index estimators, 2014 (there T_N).
-  Saltelli, Making best use of model evaluations, 2002 (second order).
+`pick_freeze_estimators` has the estimators in use and their references.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import itertools
@@ -38,11 +29,12 @@ from jaxsens import factors
 from jaxsens.gpc import designs
 from jaxsens.gpc import expansions
 from jaxsens.gpc import intervals as intervals_lib
+from jaxsens.gpc import pick_freeze_estimators as estimators
 from jaxsens.gpc import ratio_estimators
 from jaxsens.gpc import sobol_indices
 
-FIRST_ORDER = ('saltelli', 'janon')
-TOTAL = ('jansen', 'janon')
+FIRST_ORDER = tuple(estimators.FIRST_ORDER)
+TOTAL = tuple(estimators.TOTAL)
 
 
 def _static():
@@ -190,17 +182,8 @@ def estimate(
 ) -> PickFreezeIndices:
   """Sobol indices of the model from its outputs at a sample.
 
-  With outputs centred by their mean over all rows, means over base points,
-  and V the variance of the rows a and b together:
-
-      saltelli   first_order[d] = mean(b (ab_d - a)) / V
-      janon      first_order[d] = mean(b ab_d) / mean((b² + ab_d²) / 2)
-      jansen     total[d] = mean((a - ab_d)²) / (2 V)
-      janon      total[d] = 1 - mean(a ab_d) / mean((a² + ab_d²) / 2)
-      second_order[d, e] = mean(ba_d ab_e - a b) / V - S_d - S_e
-
-  where janon centres each pair by its own mean. Janon's estimator has the
-  least variance for large first-order indices, Saltelli's for small ones.
+  `pick_freeze_estimators` has the formulas. Janon's estimator has the least
+  variance for large first-order indices, Saltelli's for small ones.
 
   Args:
     sample: the sample of N nodes.
@@ -229,7 +212,10 @@ def estimate(
   """
   _check_options(level, num_resamples, key, first_order, total)
   outputs = expansions.check_outputs(sample, outputs)
-  runs = _split(sample, outputs - np.mean(outputs, axis=0))
+  dim = len(sample.names)
+  runs = estimators.Runs.split(
+    outputs - np.mean(outputs, axis=0), sample.num_base, dim
+  )
   pair = np.concatenate([runs.a, runs.b])
   variance = np.var(pair, axis=0)
   mean = np.mean(pair, axis=0) + np.mean(outputs, axis=0)
@@ -248,16 +234,16 @@ def estimate(
     values = [limits(estimator(runs, d)) for d in range(dim)]
     return np.moveaxis(np.array(values), 1, 0) + empty
 
-  dim, second = len(sample.names), (None, None, None)
+  single = estimators.FIRST_ORDER[first_order]
+  second = (None, None, None)
   if sample.second_order:
-    pair_estimator = _second_order(first_order)
     second = np.full((3, dim, dim, len(mean)), np.nan)
     for d, e in itertools.combinations(range(dim), 2):
-      values = limits(pair_estimator(runs, d, e))
+      values = limits(estimators.second_order(runs, d, e, single))
       second[:, d, e] = second[:, e, d] = np.array(values) + empty
   return PickFreezeIndices(
     sample.names, level, sample.num_base, intervals, reasons,
-    *results(_FIRST_ORDER[first_order]), *results(_TOTAL[total]),
+    *results(single), *results(estimators.TOTAL[total]),
     *second, mean, variance,
   )  # fmt: skip
 
@@ -341,70 +327,6 @@ def combine(
     *results('first_order'), *results('total'), *results('second_order'),
     results('mean')[0], results('variance')[0],
   )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class _Runs:
-  """Centred outputs: a, b (M, K) and ab, ba (M, D, K)."""
-
-  a: np.ndarray
-  ab: np.ndarray
-  ba: np.ndarray
-  b: np.ndarray
-
-  def pooled(self) -> np.ndarray:
-    """(M, K) squares about the common mean of a and b; their mean is V."""
-    centre = np.mean((self.a + self.b) / 2, axis=0)
-    return ((self.a - centre) ** 2 + (self.b - centre) ** 2) / 2
-
-
-def _split(sample: Sample, outputs: np.ndarray) -> _Runs:
-  """Outputs (N, K) by block."""
-  dim = len(sample.names)
-  rows = outputs.reshape(sample.num_base, -1, outputs.shape[1])
-  return _Runs(
-    rows[:, 0], rows[:, 1 : dim + 1], rows[:, dim + 1 : -1], rows[:, -1]
-  )
-
-
-def _saltelli(runs: _Runs, d: int) -> ratio_estimators.Ratios:
-  return [(1.0, runs.b * (runs.ab[:, d] - runs.a), runs.pooled())]
-
-
-def _jansen(runs: _Runs, d: int) -> ratio_estimators.Ratios:
-  return [(1.0, (runs.a - runs.ab[:, d]) ** 2 / 2, runs.pooled())]
-
-
-def _correlation(one: np.ndarray, other: np.ndarray):
-  """Terms h and w of the estimator of Janon et al. for runs of equal law."""
-  centre = np.mean((one + other) / 2, axis=0)
-  one, other = one - centre, other - centre
-  return one * other, (one**2 + other**2) / 2
-
-
-def _janon(runs: _Runs, d: int) -> ratio_estimators.Ratios:
-  return [(1.0, *_correlation(runs.b, runs.ab[:, d]))]
-
-
-def _janon_total(runs: _Runs, d: int) -> ratio_estimators.Ratios:
-  h, w = _correlation(runs.a, runs.ab[:, d])
-  return [(1.0, w - h, w)]
-
-
-def _second_order(first_order: str) -> Callable[..., ratio_estimators.Ratios]:
-  """Estimator of the index of a pair from that of single factors."""
-  single = _FIRST_ORDER[first_order]
-
-  def estimator(runs, d, e):
-    joint = runs.ba[:, d] * runs.ab[:, e] - runs.a * runs.b
-    alone = single(runs, d) + single(runs, e)
-    return [(1.0, joint, runs.pooled())] + [(-s, h, w) for s, h, w in alone]
-
-  return estimator
-
-
-_FIRST_ORDER = {'saltelli': _saltelli, 'janon': _janon}
-_TOTAL = {'jansen': _jansen, 'janon': _janon_total}
 
 
 def _check_level(level: float) -> None:

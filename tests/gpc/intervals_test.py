@@ -324,6 +324,31 @@ def test_blocks_of_outputs_do_not_change_the_intervals(monkeypatch):
   assert np.all(np.isfinite(whole.total_lower[:, :2]))
 
 
+def test_basis_of_the_mean_alone_has_no_indices_and_nan_for_intervals():
+  def function(nodes):
+    return np.hstack([anova.ishigami(nodes), np.ones((len(nodes), 1))])
+
+  design, fit = fitted(function, 0, 60)
+  assert fit.expansion.basis.num_terms == 1
+  indices = sobol_indices.sobol_indices(fit.expansion)
+  assert all('does not vary' in reason for reason in indices.reasons)
+  options = held_out(function, 50, 0)
+  errors = options['held_out_outputs'] - fit.expansion.mean
+  key, nodes = jax.random.key(0), options['held_out'].nodes
+  for found in (
+    intervals.bootstrap_residuals(key, fit.expansion, nodes, errors),
+    intervals.bootstrap(key, fit.expansion, **options),
+    intervals.bootstrap(key, fit, design=design, **options),
+  ):
+    assert found.subsets == ()
+    assert found.subset_lower.shape == found.subset_upper.shape == (0, 2)
+    for name in ('first_order', 'total'):
+      for bound in ('lower', 'upper'):
+        np.testing.assert_array_equal(
+          getattr(found, f'{name}_{bound}'), np.full((3, 2), np.nan)
+        )
+
+
 def test_bad_input_is_refused():
   key = jax.random.key(0)
   expansion = projected(anova.ishigami, 5)

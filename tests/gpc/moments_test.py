@@ -7,47 +7,24 @@ import jax
 import numpy as np
 from scipy import stats
 
-from jaxsens.gpc import designs
 from jaxsens.gpc import expansions
 from jaxsens.gpc import moments
 from jaxsens.gpc import multi_indices
 from jaxsens.gpc import statistics
+from tests.oracles import surrogates
 from tests.oracles import test_functions
 
 KEY = jax.random.key(0)
-NORMALS = test_functions.space_of(
-  a=chaospy.Normal(1, 2), b=chaospy.Normal(0, 3), c=chaospy.Normal(-1, 1)
-)
 CUBE = test_functions.space_of(a=chaospy.Uniform(0, 1), b=chaospy.Uniform(0, 1))
-
-
-def projected(function, space, num_nodes):
-  """Expansion of a polynomial of the values below degree num_nodes."""
-  design = designs.tensor_gauss(space, num_nodes)
-  basis = expansions.Basis(
-    space, multi_indices.tensor_product([n - 1 for n in num_nodes])
-  )
-  return expansions.project(
-    basis, design, function(space.to_values(design.nodes))
-  )
-
-
-def linear(values):
-  return values @ np.array([[1.0, 0.5], [2.0, 0.0], [-1.0, 1.0]])
-
-
-# Standard deviations of the two columns of `linear` over NORMALS; the means
-# are 1 + 1 and 0.5 - 1.
-MEANS, DEVIATIONS = np.array([2.0, -0.5]), np.sqrt([4 + 36 + 1, 1 + 1])
 
 
 class MomentsTest(parameterized.TestCase):
 
   def test_linear_function_of_normals_is_normal(self):
-    result = moments.exact(projected(linear, NORMALS, (2, 2, 2)))
+    result = moments.exact(surrogates.linear_of_normals())
     self.assertTrue(result.exact)
-    np.testing.assert_allclose(result.mean, MEANS)
-    np.testing.assert_allclose(result.variance, DEVIATIONS**2)
+    np.testing.assert_allclose(result.mean, surrogates.MEANS)
+    np.testing.assert_allclose(result.variance, surrogates.DEVIATIONS**2)
     np.testing.assert_allclose(result.skewness, 0, atol=1e-13)
     np.testing.assert_allclose(result.kurtosis, 3)
     np.testing.assert_array_equal(result.standard_errors, 0)
@@ -55,7 +32,9 @@ class MomentsTest(parameterized.TestCase):
   def test_squares_and_cubes_of_a_normal(self):
     # Chi-square of one degree; x³ has moments E[x⁶] = 15, E[x¹²] = 10395.
     space = test_functions.space_of(a=chaospy.Normal(0, 1))
-    expansion = projected(lambda x: np.hstack([x**2, x**3]), space, (4,))
+    expansion = surrogates.projected(
+      lambda x: np.hstack([x**2, x**3]), space, (4,)
+    )
     result = moments.exact(expansion)
     mean, variance, skewness, excess = stats.chi2(1).stats('mvsk')
     np.testing.assert_allclose(result.mean, [mean, 0], atol=1e-14)
@@ -65,7 +44,7 @@ class MomentsTest(parameterized.TestCase):
 
   def test_gamma(self):
     space = test_functions.space_of(a=chaospy.Gamma(2.5, 3))
-    result = moments.exact(projected(lambda x: x, space, (2,)))
+    result = moments.exact(surrogates.projected(lambda x: x, space, (2,)))
     expected = stats.gamma(2.5, scale=3).stats('mvsk')
     np.testing.assert_allclose(result.mean, expected[0])
     np.testing.assert_allclose(result.variance, expected[1])
@@ -81,7 +60,9 @@ class MomentsTest(parameterized.TestCase):
     second = (1 + 0.2 * np.pi**4 / 5 + 0.01 * np.pi**8 / 9) / 2
     expected = 3 / 8 * fourth + 6 * second * 49 / 8 + 3 / 8 * 3.5**4
     # x3⁴ needs degree 4, the sines about 17.
-    expansion = projected(function.of_values, function.space, (18, 18, 5))
+    expansion = surrogates.projected(
+      function.of_values, function.space, (18, 18, 5)
+    )
     result = moments.exact(expansion)
     np.testing.assert_allclose(result.mean, 3.5, rtol=1e-9)
     np.testing.assert_allclose(result.variance, function.variance, rtol=1e-9)
@@ -105,7 +86,7 @@ class MomentsTest(parameterized.TestCase):
       np.testing.assert_allclose(result.kurtosis[1], 1.8, atol=1e-3)
 
   def test_too_many_nodes_are_refused_and_sampled_instead(self):
-    expansion = projected(linear, NORMALS, (2, 2, 2))
+    expansion = surrogates.linear_of_normals()
     with self.assertRaisesRegex(ValueError, r'27 nodes \(3, 3, 3\), more'):
       moments.exact(expansion, max_nodes=26)
     sampled = moments.first_four(KEY, expansion, max_nodes=26)

@@ -9,52 +9,28 @@ import numpy as np
 from scipy import special
 from scipy import stats
 
-from jaxsens.gpc import designs
-from jaxsens.gpc import expansions
 from jaxsens.gpc import moments
-from jaxsens.gpc import multi_indices
 from jaxsens.gpc import statistics
+from tests.oracles import surrogates
 from tests.oracles import test_functions
 
 KEY = jax.random.key(0)
-NORMALS = test_functions.space_of(
-  a=chaospy.Normal(1, 2), b=chaospy.Normal(0, 3), c=chaospy.Normal(-1, 1)
-)
 CUBE = test_functions.space_of(a=chaospy.Uniform(0, 1), b=chaospy.Uniform(0, 1))
-
-
-def projected(function, space, num_nodes):
-  """Expansion of a polynomial of the values below degree num_nodes."""
-  design = designs.tensor_gauss(space, num_nodes)
-  basis = expansions.Basis(
-    space, multi_indices.tensor_product([n - 1 for n in num_nodes])
-  )
-  return expansions.project(
-    basis, design, function(space.to_values(design.nodes))
-  )
-
-
-def linear(values):
-  return values @ np.array([[1.0, 0.5], [2.0, 0.0], [-1.0, 1.0]])
-
-
-# Standard deviations of the two columns of `linear` over NORMALS; the means
-# are 1 + 1 and 0.5 - 1.
-MEANS, DEVIATIONS = np.array([2.0, -0.5]), np.sqrt([4 + 36 + 1, 1 + 1])
 
 
 class SampleTest(parameterized.TestCase):
 
   def test_quantiles_and_probabilities_of_a_normal(self):
-    sample = statistics.draw(KEY, projected(linear, NORMALS, (2, 2, 2)))
+    sample = statistics.draw(KEY, surrogates.linear_of_normals())
     self.assertEqual(sample.outputs.shape, (8, 8192, 2))
     levels = np.array([0.01, 0.1, 0.5, 0.9, 0.99])
-    expected = MEANS + DEVIATIONS * special.ndtri(levels)[:, None]
+    deviations = surrogates.DEVIATIONS
+    expected = surrogates.MEANS + deviations * special.ndtri(levels)[:, None]
     found = statistics.quantiles(sample, levels)
     np.testing.assert_array_less(
       np.abs(found.value - expected), 5 * found.standard_error
     )
-    self.assertTrue(np.all(found.standard_error < 0.01 * DEVIATIONS))
+    self.assertTrue(np.all(found.standard_error < 0.01 * deviations))
     below = statistics.probability_below(sample, expected)
     np.testing.assert_array_less(
       np.abs(below.value - levels[:, None]), 5 * below.standard_error + 1e-4
@@ -129,7 +105,7 @@ class SampleTest(parameterized.TestCase):
     np.testing.assert_array_equal(below.value[:, 1], [0, 1])
 
   def test_draws_are_functions_of_the_key(self):
-    expansion = projected(linear, NORMALS, (2, 2, 2))
+    expansion = surrogates.linear_of_normals()
     one, same = (statistics.draw(KEY, expansion) for _ in range(2))
     np.testing.assert_array_equal(one.outputs, same.outputs)
     self.assertGreater(np.max(np.abs(one.outputs[0] - one.outputs[1])), 1)
@@ -138,7 +114,7 @@ class SampleTest(parameterized.TestCase):
 class BadInputTest(parameterized.TestCase):
 
   def test_surrogates_that_do_not_fit_are_refused(self):
-    expansion = projected(linear, NORMALS, (2, 2, 2))
+    expansion = surrogates.linear_of_normals()
     identity = lambda germ: germ
     with self.assertRaisesRegex(ValueError, 'space: needed'):
       statistics.draw(KEY, identity)
