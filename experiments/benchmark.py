@@ -67,6 +67,7 @@ QUICK = {
     'num_coverage_seeds': 1,
     'num_resamples': 20,
     'bootstrap_size': (100, 2),
+    'num_keys': 1,
     'cifar_images': 2,
     'cifar_sizes': (64,),
     'recipe_sizes': (400,),
@@ -76,6 +77,7 @@ QUICK = {
     'steel_sizes': (64,),
     'steel_recipe_images': 1,
     'steel_recipe_size': 400,
+    'steel_truth_size': 64,
   },
 }
 # The module of a suite that is not called as it.

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import pathlib
 import tempfile
+from unittest import mock
 
 from absl.testing import absltest
 from absl.testing import parameterized
 import chaospy
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,14 +19,16 @@ from experiments.benchmarks import gpc_functions
 from experiments.benchmarks import gpc_studies
 from experiments.benchmarks import gpc_suite
 from experiments.benchmarks import image_methods
+from experiments.benchmarks import image_scores
 from experiments.benchmarks import index_peers
 from experiments.benchmarks import network_runs
 from experiments.benchmarks import studies
 from experiments.benchmarks import tables
-from jaxsens import classifiers
 from jaxsens import factors
 from jaxsens.data import image_sets
 from jaxsens.gpc import designs
+from jaxsens.gpc import intervals as intervals_lib
+from tests.oracles import slopes
 
 _SPACE = factors.FactorSpace((
   factors.Factor('brightness', chaospy.Uniform(0, 2)),
@@ -60,32 +62,8 @@ def _problem():
   )
 
 
-def _two_means(params, images):
-  """Logits: five times the mean of the image, and of its upper left corner."""
-  del params
-  return 5 * jnp.stack(
-    [images.mean((1, 2, 3)), images[:, :8, :8].mean((1, 2, 3))], axis=1
-  )
-
-
-def _study(num_images=2):
-  x, y = np.meshgrid(np.arange(16) / 16, np.arange(16) / 16)
-  pictures = [(x * (y + i) / (1 + i))[..., None] for i in range(num_images)]
-  images = image_sets.ImageSet(
-    images=np.array(pictures, np.float32),
-    labels=np.arange(num_images) % 2,
-    names=tuple(f'image-{i}' for i in range(num_images)),
-    class_names=('mean', 'corner'),
-    groups=tuple(map(str, range(num_images))),
-    description='slopes',
-  )
-  classifier = classifiers.Classifier(
-    _two_means, {'unused': jnp.zeros(1)}, classifiers.identity,
-    images.class_names, (16, 16), 1,
-  )
-  return studies.make_study(
-    'slopes', classifier, images, _SPACE, batch_size=16, digest='network'
-  )
+def _study():
+  return slopes.study(_SPACE, gain=5, batch_size=16)
 
 
 @dataclasses.dataclass
@@ -110,6 +88,24 @@ class _Polynomial:
     values = self.probability(0, design.nodes).reshape(sizes)
     found = studies.grid_indices(values, weights, _SPACE.names)
     return found.first_order, found.total
+
+
+def _truth(first, total, half_width=0.0, **errors):
+  return studies.Truth(
+    ('a', 'b'), np.array(first), np.array(total), 0.5, 0.1, 9, half_width,
+    **{name: np.array(x) for name, x in errors.items()},
+  )
+
+
+def _intervals(first, total, half_width):
+  """Of two factors and a given half-width about (D,) centres."""
+  first, total = np.array(first)[:, None], np.array(total)[:, None]
+  return intervals_lib.Intervals(
+    names=('a', 'b'), subsets=((0,), (1,)), level=0.95, num_resamples=0,
+    first_order_lower=first - half_width, first_order_upper=first + half_width,
+    total_lower=total - half_width, total_upper=total + half_width,
+    subset_lower=first - half_width, subset_upper=first + half_width,
+  )
 
 
 class PeersTest(parameterized.TestCase):
@@ -171,7 +167,7 @@ class FunctionsTest(absltest.TestCase):
 
   def test_first_size_is_the_one_from_which_all_are_below(self):
     rows = [
-      {'runs': n, 'worst error': e, 'seeds': 1}
+      {'runs': n, 'worst error': e, 'seeds': 1, 'first key': 0}
       for n, e in ((32, 0.005), (64, 0.02), (128, 0.009), (256, 0.001))
     ]
     *passed, last = gpc_functions._first_below('engine', rows)
@@ -180,6 +176,120 @@ class FunctionsTest(absltest.TestCase):
     *_, last = gpc_functions._first_below('engine', rows[:2])
     self.assertNotIn('runs', last)
     self.assertEqual(last['worst error'], 0.02)
+
+
+  def test_seeds_start_at_the_first_key(self):
+    def rows(first_key, num_seeds):
+      found = gpc_functions.errors(
+        _ignore, 'ishigami', (20,), (), first_key=first_key,
+        num_seeds=num_seeds, num_seeds_large=1, max_saltelli=8,
+      )
+      return {row['row']: row for row in found}
+
+    both, one, other = rows(100, 2), rows(100, 1), rows(101, 1)
+    for name in ('engine, 20', 'sparse regression, 20'):
+      self.assertEqual(both[name]['first key'], 100)
+      errors = [x[name]['worst error'] for x in (one, other)]
+      self.assertNotEqual(*errors)
+      np.testing.assert_allclose(both[name]['worst error'], max(errors))
+      np.testing.assert_allclose(both[name]['median error'], np.mean(errors))
+    self.assertGreater(both['engine, 20']['error / half-width'], 0)
+
+
+class ScoresTest(absltest.TestCase):
+
+  def test_measures_of_two_images_and_two_keys(self):
+    truths = {
+      3: _truth([0.2, 0.3], [0.7, 0.8]), 5: _truth([0.1, 0.1], [0.9, 0.9])
+    }
+    # Largest errors: 0.1 and 0.4 of the first key, 0.2 and 0.02 of the other.
+    found = [
+      [([0.3, 0.3], [0.65, 0.8]), ([0.1, 0.5], [0.9, 0.9])],
+      [([0.2, 0.3], [0.7, 0.6]), ([0.12, 0.1], [0.9, 0.9])],
+    ]
+    intervals = [
+      [_intervals(*found[0][0], 0.08), _intervals(*found[0][1], 0.1)],
+      [_intervals(*found[1][0], 0.05), _intervals(*found[1][1], 0.01)],
+    ]
+    scores = image_scores.score(truths, [3, 5], found, intervals)
+    np.testing.assert_allclose(
+      scores.wrong[0], [[0.1, 0, -0.05, 0], [0, 0.4, 0, 0]], atol=1e-12
+    )
+    whole = image_scores.summary(scores, [3, 5])
+    expected = {
+      'images': 2, 'keys': 2, 'median error': (0.25 + 0.11) / 2,
+      'worst error': 0.4, 'position of the worst': 5,
+      'median error of the worst key': 0.25,
+      'root mean square error': np.sqrt(
+        (0.1**2 + 0.05**2 + 0.4**2 + 0.2**2 + 0.02**2) / 16
+      ),
+      'covered': 12 / 16, 'mean half-width': 0.06,
+      # The ratios are 1.25, 0.625, 4, 4, 2 and zeros; 95 % of 16.
+      'error / half-width': np.quantile(
+        [1.25, 0.625, 4, 4, 2] + [0] * 11, 0.95
+      ),
+      'worst image covered': 6 / 8,
+    }
+    self.assertEqual(whole.keys(), expected.keys())
+    for name, value in expected.items():
+      np.testing.assert_allclose(whole[name], value, err_msg=name)
+    one = image_scores.summary(scores, [3])
+    np.testing.assert_allclose(one['worst error'], 0.2)
+    self.assertEqual(one['position of the worst'], 3)
+    np.testing.assert_allclose(one['worst image covered'], 6 / 8)
+
+  def test_noise_of_the_truth_leaves_the_root_mean_square_alone(self):
+    noise = np.random.default_rng(0)
+    errors = np.array([0.02, 0.05, 0.04, 0.1])
+    true = np.array([0.3, 0.4, 0.6, 0.7])
+    estimate = true + [0.03, -0.01, 0.02, 0.04]
+    truths = {
+      i: _truth(
+        drawn[:2], drawn[2:], 0.2, first_order_error=errors[:2],
+        total_error=errors[2:],
+      )
+      for i, drawn in enumerate(noise.normal(true, errors, (4000, 4)))
+    }
+    found = [[(estimate[:2], estimate[2:])] * len(truths)]
+    row = image_scores.summary(
+      image_scores.score(truths, list(truths), found), list(truths)
+    )
+    # The mean square of the noise is 0.0036, that of the estimate 0.00075; the
+    # mean of 16,000 has a standard error below 6e-5.
+    expected = np.mean((estimate - true) ** 2)
+    np.testing.assert_allclose(
+      row['root mean square error'] ** 2, expected, atol=3e-4
+    )
+    np.testing.assert_allclose(
+      row["truth's own"], np.sqrt(np.mean(errors**2))
+    )
+    # One that repeats the truth to well within its error is not told from it.
+    exact = [[(x.first_order, x.total) for x in truths.values()]]
+    row = image_scores.summary(
+      image_scores.score(truths, list(truths), exact), list(truths)
+    )
+    self.assertEqual(row['root mean square error'], 0)
+
+  def test_truths_without_errors_stay_out_of_the_root_mean_square(self):
+    truths = {
+      0: _truth([0.2, 0.3], [0.7, 0.8], 0.1), 1: _truth([0.1, 0.1], [0.9, 0.9])
+    }
+    found = [[([0.9, 0.9], [0.9, 0.9]), ([0.1, 0.1], [0.9, 0.7])]]
+    scores = image_scores.score(truths, [0, 1], found)
+    row = image_scores.summary(scores, [0, 1])
+    np.testing.assert_allclose(row['root mean square error'], 0.1)
+    self.assertEqual(row['images of it'], 1)
+    self.assertNotIn(
+      'root mean square error', image_scores.summary(scores, [0])
+    )
+
+  def test_method_without_an_answer_has_no_error(self):
+    truths = {0: _truth([0.2, 0.3], [0.7, 0.8])}
+    nan = [np.nan, np.nan]
+    found = image_scores.score(truths, [0], [[(nan, nan)]])
+    row = image_scores.summary(found, [0])
+    for name in ('median error', 'worst error', 'root mean square error'):
+      self.assertTrue(np.isnan(row[name]), name)
 
 
 class ImageMethodsTest(parameterized.TestCase):
@@ -287,29 +397,129 @@ class NetworkTest(absltest.TestCase):
     self.assertLen(lines, 1)
     self.assertIn('no truth of image 0', lines[0])
 
+  def test_image_that_is_there_twice_counts_once(self):
+    lines, images = [], self.study.images
+    study = dataclasses.replace(self.study, images=dataclasses.replace(
+      images, images=images.images[[0, 1, 0]], labels=np.zeros(3),
+      names=tuple('abc'), groups=('',) * 3,
+    ))
+    found = gpc_studies._truths(
+      lines.append, self.places(), study, lambda *unused, **options: 'truth'
+    )
+    self.assertEqual(list(found), [0, 1])
+    self.assertIn('image 2 is a copy of image 0', lines[0])
+
   def test_engine_beats_the_recipe_and_its_share_is_one_of_both(self):
     truths = {
       i: studies.truth(self.study, i, _GRID, folder=self.places().truths)
       for i in range(2)
     }
     *rows, ratio = gpc_studies._race_with_recipe(
-      _ignore, self.runs, truths, (16, 32), 1, 400
+      _ignore, self.runs, truths, (16, 32), 2, 1, 400
     )
+    tables_of = {}
+    for row in rows:
+      tables_of.setdefault(row['table'], {})[row['row']] = row
+    first, every, seconds = tables_of.values()
     self.assertEqual(
-      [row['row'] for row in rows],
+      list(tables_of),
+      ['slopes, first 1', 'slopes, all 2',
+       'slopes, seconds of 2 images and a key'],
+    )  # fmt: skip
+    self.assertEqual(list(every), ['engine, 16', 'engine, 32'])
+    self.assertEqual(
+      list(first),
       ['engine, 16', 'engine, 32', 'pick-freeze, 15', 'pick-freeze, 30',
        "the source system's recipe, 400"],
     )  # fmt: skip
-    engine = rows[1]
-    self.assertLess(engine['worst error of 2'], 0.1)
+    engine = every['engine, 32']
+    self.assertLess(engine['worst error'], 0.1)
     self.assertBetween(engine['covered'], 0, 1)
+    self.assertEqual((engine['keys'], engine['images']), (2, 2))
+    times = seconds['engine, 32']
     np.testing.assert_allclose(
-      engine["engine's share"],
-      engine['engine seconds']
-      / (engine['engine seconds'] + engine['network seconds']),
+      times["engine's share"],
+      times['engine seconds']
+      / (times['engine seconds'] + times['network seconds']),
     )
-    self.assertGreater(ratio['ratio of runs'], 400 / 33)
-    self.assertIn('median error of 1', rows[-1])
+    for measure in ('median error', 'root mean square error'):
+      self.assertGreater(ratio[f'ratio of runs ({measure})'], 400 / 33)
+
+  def test_keys_of_the_engine_have_nodes_of_their_own(self):
+    truths = {0: studies.truth(self.study, 0, _GRID, folder=self.folder)}
+
+    def row(num_keys):
+      return next(gpc_studies.engine(
+        self.runs, truths, {'all': [0]}, (16,), num_keys
+      ))
+
+    one, two = row(1), row(2)
+    self.assertNotEqual(one['median error'], two['median error'])
+    # The first of both is the same.
+    other = 2 * two['median error'] - one['median error']
+    np.testing.assert_allclose(
+      two['worst error'], max(other, one['worst error'])
+    )
+
+  def test_images_that_had_no_say_are_apart(self):
+    pictures = np.random.default_rng(0).random((18, 16, 16, 1), np.float32)
+    study = dataclasses.replace(self.study, images=image_sets.ImageSet(
+      images=pictures, labels=np.arange(18) % 2,
+      names=tuple(map(str, range(18))), class_names=('mean', 'corner'),
+      groups=('',) * 18, description='noise',
+    ))
+    truths = {
+      i: studies.truth(study, i, _GRID, folder=self.folder)
+      for i in (0, 14, 15, 16)
+    }
+    runs = network_runs.Runs(study, self.folder)
+    rows = list(gpc_studies._race_with_recipe(
+      _ignore, runs, truths, (16,), 1, 4, 400
+    ))
+    images = {
+      row['table']: row['images'] for row in rows if row['row'] == 'engine, 16'
+      and 'images' in row
+    }
+    self.assertEqual(images, {
+      'slopes, all 4': 4, 'slopes, 2 tuned on': 2, 'slopes, 2 held out': 2
+    })
+    self.assertEqual(
+      [row['row'] for row in rows if row['table'].startswith('runs that')],
+      list(images),
+    )
+    with mock.patch.object(studies, 'cifar_study', lambda n: study):
+      with mock.patch.object(
+        studies, 'truth', lambda study, i, folder: truths[min(i, 14) // 14 * 14]
+      ):
+        rows = list(gpc_studies.cifar(
+          _ignore, self.places(), num_images=18, num_keys=1, sizes=(16,),
+          num_first=2, num_held_out=1, recipe_sizes=(400,),
+          pick_freeze_sizes=(), gaussian_sizes=(),
+        ))
+    of_recipe = [row for row in rows if 'least squares' in row['row']]
+    self.assertEqual(
+      [(row['table'], row['images']) for row in of_recipe],
+      [('slopes, first 2', 2), ('slopes, first 1 held out', 1)],
+    )
+    self.assertEqual(
+      [row['table'] for row in rows[:4]],
+      ['slopes, first 2', 'slopes, first 1 held out', 'slopes, 2 held out',
+       'slopes, all 18'],
+    )  # fmt: skip
+
+  def test_goal_that_is_not_told_from_the_truth_gives_no_ratio(self):
+    recipe = {'table': 't', 'runs': 1000, 'images': 1, 'median error': 0.1,
+              'root mean square error': 0.0}  # fmt: skip
+    engine = [
+      recipe | {'runs': n, 'median error': error}
+      for n, error in ((10, 0.2), (20, 0.1), (40, 0.01))
+    ]
+    row = gpc_studies._ratio(recipe, engine)
+    self.assertEqual(row['ratio of runs (median error)'], 50)
+    self.assertNotIn('ratio of runs (root mean square error)', row)
+    row = gpc_studies._ratio(recipe, engine[:1])
+    self.assertNotIn('ratio of runs (median error)', row)
+    self.assertEqual(row['median error of the engine'], 0.2)
 
 
 class TablesTest(absltest.TestCase):

@@ -3,16 +3,14 @@
 import dataclasses
 
 import chaospy
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.benchmarks import studies
-from jaxsens import classifiers
 from jaxsens import factors
-from jaxsens.data import image_sets
 from jaxsens.gpc import designs
 from tests.oracles import anova
+from tests.oracles import slopes
 
 _SPACE = factors.FactorSpace((
   factors.Factor('brightness', chaospy.Uniform(0, 2)),
@@ -22,32 +20,8 @@ _SPACE = factors.FactorSpace((
 _GRID = {'brightness': 5, 'rotation': 7, 'tilt': 3}
 
 
-def _mean_and_corner(params, images):
-  """Two logits: the means of the image and of its upper left corner."""
-  del params
-  return jnp.stack(
-    [images.mean((1, 2, 3)), images[:, :8, :8].mean((1, 2, 3))], axis=1
-  )
-
-
-def _study(num_images=2):
-  x, y = np.meshgrid(np.arange(16) / 16, np.arange(16) / 16)
-  pictures = [(x * (y + i) / (1 + i))[..., None] for i in range(num_images)]
-  images = image_sets.ImageSet(
-    images=np.array(pictures, np.float32),
-    labels=np.arange(num_images) % 2,
-    names=tuple(f'image-{i}' for i in range(num_images)),
-    class_names=('mean', 'corner'),
-    groups=tuple(map(str, range(num_images))),
-    description='slopes',
-  )
-  classifier = classifiers.Classifier(
-    _mean_and_corner, {'unused': jnp.zeros(1)}, classifiers.identity,
-    images.class_names, (16, 16), 1,
-  )
-  return studies.make_study(
-    'slopes', classifier, images, _SPACE, batch_size=8, digest='network'
-  )
+def _study():
+  return slopes.study(_SPACE, gain=1, batch_size=8)
 
 
 def test_grid_indices_equal_closed_forms():
@@ -113,6 +87,57 @@ def test_sampled_truth_agrees_with_the_grid_within_its_interval(tmp_path):
   np.testing.assert_allclose(found.total, expected.total, atol=atol)
   again = studies.sampled_truth(study, 1, 256, folder=tmp_path)
   assert again.half_width == found.half_width
+  np.testing.assert_array_equal(again.errors, found.errors)
+
+
+def test_errors_of_a_sampled_truth_are_those_of_its_intervals(tmp_path):
+  found = studies.sampled_truth(_study(), 1, 64, num_samples=4, folder=tmp_path)
+  assert found.first_order_error.shape == found.total_error.shape == (3,)
+  np.testing.assert_array_equal(
+    found.errors, np.concatenate([found.first_order_error, found.total_error])
+  )
+  # Student's t of 3 degrees of freedom at 0.975, of any table.
+  np.testing.assert_allclose(found.half_width, 3.18245 * found.errors.max(),
+                             rtol=1e-5)
+
+
+def test_errors_of_a_sampled_truth_are_those_of_repeated_ones(tmp_path):
+  # The same image at other positions is sampled with other keys.
+  study = _study()
+  pictures = dataclasses.replace(
+    study.images, images=np.repeat(study.images.images[1:], 30, 0),
+    labels=np.ones(30), names=tuple(map(str, range(30))), groups=('',) * 30,
+  )
+  study = dataclasses.replace(study, images=pictures)
+  found = [
+    studies.sampled_truth(study, i, 16, folder=tmp_path / str(i))
+    for i in range(30)
+  ]
+  spread = np.std([one.indices for one in found], axis=0, ddof=1)
+  claimed = np.sqrt(np.mean([one.errors**2 for one in found], axis=0))
+  # A standard deviation of 30 is known to 13 %, three times that is allowed.
+  np.testing.assert_allclose(claimed, spread, rtol=0.4)
+
+
+def test_truths_kept_before_there_were_errors_are_read(tmp_path, monkeypatch):
+  study = _study()
+  studies.sampled_truth(study, 0, 16, folder=tmp_path)
+  (path,) = tmp_path.iterdir()
+  with np.load(path) as kept:
+    old = {name: kept[name] for name in kept.files if 'error' not in name}
+  assert len(old) < len(kept.files)
+  np.savez(path, **old)
+  monkeypatch.setattr(
+    studies.Study, 'evaluate', lambda *_: pytest.fail('evaluated again')
+  )
+  found = studies.sampled_truth(study, 0, 16, folder=tmp_path)
+  assert found.half_width == old['half_width']
+  assert found.first_order_error is None and found.errors is None
+
+
+def test_error_of_a_grid_is_not_of_chance(tmp_path):
+  found = studies.truth(_study(), 0, _GRID, folder=tmp_path)
+  np.testing.assert_array_equal(found.errors, np.zeros(6))
 
 
 def test_another_image_grid_network_or_range_is_another_truth(tmp_path):

@@ -30,6 +30,9 @@ _SMALL = 300
 _TARGET = 0.01
 # Total index from which on coverage counts.
 _MATTERS = 1e-3
+# Half-width below which an interval is a point.
+_POINT = 1e-9
+_QUANTILE = 0.95
 # pygpc gives chaospy's numbers to rounding, and takes long.
 _NUM_PYGPC_SEEDS = 2
 
@@ -42,6 +45,7 @@ def errors(
   sizes: Sequence[int],
   peer_sizes: Sequence[int],
   *,
+  first_key: int,
   num_seeds: int,
   num_seeds_large: int,
   max_saltelli: int,
@@ -53,6 +57,7 @@ def errors(
     name: of one of `coverage.problems`.
     sizes: runs of the engine and of sparse regression.
     peer_sizes: runs of the peers.
+    first_key: of the designs, and seed of the peers; the others follow it.
     num_seeds: designs at up to 300 runs.
     num_seeds_large: designs beyond.
     max_saltelli: base points up to which 1 % is sought.
@@ -60,7 +65,11 @@ def errors(
   problem = {one.name: one for one in coverage.problems()}[name]
   expected = true_indices(problem)
   peers = index_peers.find(log)
-  seeds = {n: num_seeds if n <= _SMALL else num_seeds_large for n in sizes}
+  seeds = {
+    n: range(first_key, first_key + count)
+    for n in sizes
+    for count in [num_seeds if n <= _SMALL else num_seeds_large]
+  }
   yield from _first_below(
     f'{name}, engine', _engine(log, problem, expected, seeds)
   )
@@ -71,10 +80,13 @@ def errors(
     most = _NUM_PYGPC_SEEDS if 'pygpc' in peer else num_seeds
     for n in peer_sizes:
       yield _peer_row(
-        problem, expected, peer, method, n, min(most, num_seeds)
+        problem, expected, peer, method, n,
+        range(first_key, first_key + min(most, num_seeds)),
       )
   if 'SALib Saltelli' in peers:
-    yield _saltelli_needs(problem, expected, num_seeds, max_saltelli)
+    yield _saltelli_needs(
+      problem, expected, range(first_key, first_key + num_seeds), max_saltelli
+    )
 
 
 def true_indices(problem: coverage.Problem) -> Indices:
@@ -104,6 +116,29 @@ def covers(intervals, expected: Indices) -> np.ndarray:
     )
   ]
   return np.concatenate(inside)
+
+
+def half_widths(intervals) -> np.ndarray:
+  """Half-widths of the intervals of the first output, (2 D,)."""
+  widths = [
+    intervals.first_order_upper - intervals.first_order_lower,
+    intervals.total_upper - intervals.total_lower,
+  ]
+  return np.concatenate([width[:, 0] for width in widths]) / 2
+
+
+def relative_error(wrong: Any, widths: Any) -> float:
+  """The 95 % quantile of errors divided by the half-widths of intervals.
+
+  Intervals that hold 95 % and have the truth and the estimate where they should
+  be have 1; how far above it is says how wrong they are.
+
+  Args:
+    wrong: errors of indices.
+    widths: half-widths of their intervals, of the same shape.
+  """
+  ratios = np.abs(wrong) / np.maximum(widths, _POINT)
+  return float(np.quantile(ratios, _QUANTILE))
 
 
 def sparse_indices(
@@ -153,62 +188,71 @@ def rounds(
 
 def _engine(log, problem, expected, seeds) -> Iterator[tables.Row]:
   """Rows of the engine; all seeds advance together, size by size."""
-  refinements = [
-    rounds(
+  refinements = {
+    seed: rounds(
       jax.random.key(seed), lambda _, nodes: problem.function(nodes),
       problem.space, [lambda outputs: outputs], list(seeds),
     )
-    for seed in range(max(seeds.values()))
-  ]
+    for seed in max(seeds.values(), key=len)
+  }
   answers: dict[int, adaptive.Answer] = {}
   matters = np.tile(expected[1] > _MATTERS, 2)
-  for n, num_seeds in seeds.items():
+  for n, chosen in seeds.items():
     start = time.perf_counter()
-    for seed in range(num_seeds):
+    for seed in chosen:
       known = answers.get(seed)
       if known is None or not known.inference.half_widths[0] <= _TOLERANCE:
         answers[seed] = next(refinements[seed]).answers[0]
-    seconds = (time.perf_counter() - start) / num_seeds
+    seconds = (time.perf_counter() - start) / len(chosen)
     log(f'{problem.name}: {n} runs, {seconds:.1f} s per seed')
-    found = [answers[seed].inference for seed in range(num_seeds)]
+    found = [answers[seed].inference for seed in chosen]
     wrong = [
       largest_error(one.indices.first_order, one.indices.total, expected)
       for one in found
     ]
     inside = [covers(one.intervals, expected)[matters] for one in found]
-    yield _row(problem.name, 'engine', n, wrong, {
+    off = [
+      np.ravel([one.indices.first_order, one.indices.total])
+      - np.ravel(expected)
+      for one in found
+    ]
+    widths = [half_widths(one.intervals) for one in found]
+    yield _row(problem.name, 'engine', n, chosen, wrong, {
       'covered': np.mean(inside),
       'mean half-width': np.mean([one.half_widths[0] for one in found]),
+      'error / half-width': relative_error(
+        np.array(off)[:, matters], np.array(widths)[:, matters]
+      ),
       'by polynomials': np.mean(
-        [answers[seed].method == 'sparse' for seed in range(num_seeds)]
+        [answers[seed].method == 'sparse' for seed in chosen]
       ),
       'seconds per seed': seconds,
     })
 
 
 def _sparse(problem, expected, seeds) -> Iterator[tables.Row]:
-  for n, num_seeds in seeds.items():
+  for n, chosen in seeds.items():
     wrong = [
       largest_error(*sparse_indices(problem, n, seed), expected)
-      for seed in range(num_seeds)
+      for seed in chosen
     ]
-    yield _row(problem.name, 'sparse regression', n, wrong)
+    yield _row(problem.name, 'sparse regression', n, chosen, wrong)
 
 
-def _peer_row(problem, expected, peer, method, size, num_seeds) -> tables.Row:
-  found = [method(problem, size, seed) for seed in range(num_seeds)]
+def _peer_row(problem, expected, peer, method, size, seeds) -> tables.Row:
+  found = [method(problem, size, seed) for seed in seeds]
   wrong = [largest_error(f, t, expected) for f, t, _ in found]
-  return _row(problem.name, peer, found[0][2], wrong)
+  return _row(problem.name, peer, found[0][2], seeds, wrong)
 
 
-def _saltelli_needs(problem, expected, num_seeds, most) -> tables.Row:
+def _saltelli_needs(problem, expected, seeds, most) -> tables.Row:
   """Runs that pick-freeze takes until the worst seed is below 1 %."""
   num_base, row = 64, None
   while row is None or (row['worst error'] >= _TARGET and num_base <= most):
     size = num_base * (problem.space.dim + 2)
     row = _peer_row(
       problem, expected, 'SALib Saltelli', index_peers.salib_saltelli, size,
-      num_seeds,
+      seeds,
     )
     num_base *= 2
   return _needs(f'{problem.name}, SALib Saltelli', row)
@@ -234,13 +278,15 @@ def _needs(label: str, row: tables.Row) -> tables.Row:
   return {
     'table': 'runs to 1 % error, worst seed', 'row': label, **runs,
     'worst error': row['worst error'], 'seeds': row['seeds'],
+    'first key': row['first key'],
   }
 
 
-def _row(table, method, runs, wrong, more=None) -> tables.Row:
+def _row(table, method, runs, seeds, wrong, more=None) -> tables.Row:
   return {
     'table': table, 'row': f'{method}, {runs}', 'runs': int(runs),
-    'seeds': len(wrong), 'median error': float(np.median(wrong)),
+    'seeds': len(wrong), 'first key': seeds[0],
+    'median error': float(np.median(wrong)),
     'worst error': float(np.max(wrong)),
     **{name: float(x) for name, x in (more or {}).items()},
   }

@@ -11,6 +11,9 @@ Sections, each with a file of rows in the work folder:
   steel6     the same with six factors
 
 The error is the largest absolute one over all first-order and total indices.
+Keys and images that had a say when constants of the engine were chosen (keys
+0 to 19 of the functions, key 0 and the first 16 images of CIFAR-10, 12 images
+of steel) are left out or kept apart.
 
     python -m experiments.benchmark --suite=gpc --sections=functions,cifar
 
@@ -47,6 +50,7 @@ def run(
   steel_workdir: str = '',
   compute_truths: bool = False,
   num_seeds: int = 20,
+  first_key: int = 100,
   num_seeds_large: int = 3,
   function_sizes: Sequence[int] = (32, 64, 80, 128, 256, 512),
   peer_sizes: Sequence[int] = (64, 128, 256, 512),
@@ -58,15 +62,18 @@ def run(
   num_resamples: int = 1000,
   bootstrap_size: tuple[int, int] = (1000, 6),
   cifar_images: int = 52,
+  num_keys: int = 3,
   cifar_sizes: Sequence[int] = (64, 128, 256, 512, 1024, 2048, 4096),
   num_first: int = 12,
+  num_held_out: int = 12,
   recipe_sizes: Sequence[int] = (1000, 10_000),
   pick_freeze_sizes: Sequence[int] = (1000, 4096, 10_000),
   gaussian_sizes: Sequence[int] = (128, 256, 512),
   steel_images: int = 20,
   steel_sizes: Sequence[int] = (64, 128, 256, 500, 1000),
-  steel_recipe_images: int = 5,
+  steel_recipe_images: int = 20,
   steel_recipe_size: int = 10_000,
+  steel_truth_size: int = 1024,
 ) -> dict[str, Any]:
   """Measures some sections and returns the tables of all on disk.
 
@@ -78,6 +85,7 @@ def run(
     steel_workdir: run directory of the steel network; '' is workdir/steel.
     compute_truths: compute the truths that are missing.
     num_seeds: designs per function and size up to 300.
+    first_key: of the designs of functions; the others follow it.
     num_seeds_large: the same above.
     function_sizes: runs of the engine on functions.
     peer_sizes: runs of the peers on functions.
@@ -89,8 +97,11 @@ def run(
     num_resamples: resamples of the bootstrap.
     bootstrap_size: nodes, and degree of each of three factors.
     cifar_images: images, of which those with a truth are used.
+    num_keys: keys from 0 on that each random method has on the images; the
+      recipe on steel has key 0 alone.
     cifar_sizes: runs per image of the engine, growing.
-    num_first: images that the peers get; a column of its own for the engine.
+    num_first: first images, which the peers get; a table of their own.
+    num_held_out: the same of the images that had no say.
     recipe_sizes: runs per image of the source system's recipe.
     pick_freeze_sizes: runs per image of pick-freeze.
     gaussian_sizes: runs per image of the plain Gaussian process.
@@ -98,6 +109,8 @@ def run(
     steel_sizes: runs per image of the engine there.
     steel_recipe_images: images that the recipe and pick-freeze get there.
     steel_recipe_size: runs per image of the recipe there.
+    steel_truth_size: base points of each sample of the truths of six factors;
+      truths on disk have one size or another.
 
   Raises:
     ValueError: an unknown section or function.
@@ -117,14 +130,16 @@ def run(
 
   def steel(num_factors: int) -> Iterator[tables.Row]:
     return gpc_studies.steel(
-      log, places, num_factors, num_images=steel_images, sizes=steel_sizes,
-      num_recipe_images=steel_recipe_images, recipe_size=steel_recipe_size,
+      log, places, num_factors, num_images=steel_images, num_keys=num_keys,
+      sizes=steel_sizes, num_recipe_images=steel_recipe_images,
+      recipe_size=steel_recipe_size, truth_size=steel_truth_size,
     )
 
   def of_function(name: str) -> Iterator[tables.Row]:
     return gpc_functions.errors(
-      log, name, function_sizes, peer_sizes, num_seeds=num_seeds,
-      num_seeds_large=num_seeds_large, max_saltelli=max_saltelli,
+      log, name, function_sizes, peer_sizes, first_key=first_key,
+      num_seeds=num_seeds, num_seeds_large=num_seeds_large,
+      max_saltelli=max_saltelli,
     )
 
   measure = {
@@ -134,8 +149,9 @@ def run(
     'coverage': lambda: gpc_races.coverage_of_fits(num_coverage_seeds),
     'bootstrap': lambda: gpc_races.bootstrap(num_resamples, *bootstrap_size),
     'cifar': lambda: gpc_studies.cifar(
-      log, places, num_images=cifar_images, sizes=cifar_sizes,
-      num_first=num_first, recipe_sizes=recipe_sizes,
+      log, places, num_images=cifar_images, num_keys=num_keys,
+      sizes=cifar_sizes, num_first=num_first, num_held_out=num_held_out,
+      recipe_sizes=recipe_sizes,
       pick_freeze_sizes=pick_freeze_sizes, gaussian_sizes=gaussian_sizes,
     ),
     'steel3': lambda: steel(3),
@@ -153,8 +169,9 @@ def run(
       if section == 'functions' else [section]
     )
   options = {
-    'num_seeds': num_seeds, 'cifar_images': cifar_images,
-    'steel_images': steel_images,
+    'num_seeds': num_seeds, 'first_key': first_key, 'num_keys': num_keys,
+    'cifar_images': cifar_images, 'steel_images': steel_images,
+    'steel_truth_size': steel_truth_size,
   }
   for section in chosen:
     log(f'section {section}, load {tables.load()}')

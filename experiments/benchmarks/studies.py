@@ -113,6 +113,9 @@ class Truth:
     num_evaluations: runs of the network that it took.
     half_width: largest half width of the 95 % intervals of its indices; 0 of a
       grid, whose error is not of chance.
+    first_order_error: (D,) standard errors of the first-order indices; None of
+      a grid, and of a sampled truth that was kept before these were.
+    total_error: the same of the total indices.
   """
 
   names: tuple[str, ...]
@@ -122,6 +125,25 @@ class Truth:
   variance: float
   num_evaluations: int
   half_width: float = 0.0
+  first_order_error: np.ndarray | None = None
+  total_error: np.ndarray | None = None
+
+  @property
+  def indices(self) -> np.ndarray:
+    """First-order indices and then total ones, (2 D,)."""
+    return np.concatenate([self.first_order, self.total])
+
+  @property
+  def errors(self) -> np.ndarray | None:
+    """Standard errors of `indices`, (2 D,); None: not known for each.
+
+    Those of a grid are 0. The largest interval alone does not tell them.
+    """
+    if self.half_width == 0:
+      return np.zeros_like(self.indices)
+    if self.first_order_error is None or self.total_error is None:
+      return None
+    return np.concatenate([self.first_order_error, self.total_error])
 
 
 def cifar_study(num_images: int = 52) -> Study:
@@ -280,7 +302,7 @@ def sampled_truth(
     num_base: base points of each sample; the runs are num_samples num_base
       (D + 2).
     num_samples: independently scrambled Sobol sequences, at least 3; their
-      spread gives `half_width`.
+      spread gives `half_width` and the standard error of each index.
     folder: as in `truth`.
   """
 
@@ -302,6 +324,8 @@ def sampled_truth(
       found.names, found.first_order[:, 0], found.total[:, 0],
       float(found.mean[0]), float(found.variance[0]), num_evaluations,
       float(np.max(widths)) / 2,
+      *(_standard_error([getattr(one, kind)[:, 0] for one in estimates])
+        for kind in ('first_order', 'total')),
     )
 
   how = ['pick_freeze', num_base, num_samples]
@@ -339,6 +363,11 @@ def grid_indices(
     1 - np.array([closed(every - {d}) for d in dims]) / variance,
     float(mean), variance, values.size,
   )
+
+
+def _standard_error(samples: Sequence[np.ndarray]) -> np.ndarray:
+  """Of the mean of independent samples, from their spread."""
+  return np.std(samples, axis=0, ddof=1) / np.sqrt(len(samples))
 
 
 def _integrate(values, weights, axes):
@@ -381,7 +410,8 @@ def _kept(
   found = compute()
   files.make_directory(path.parent)
   content = io.BytesIO()
-  np.savez(content, image=study.images.names[image_index], **vars(found))
+  known = {name: x for name, x in vars(found).items() if x is not None}
+  np.savez(content, image=study.images.names[image_index], **known)
   files.write_bytes(path, content.getvalue())
   return found
 
