@@ -353,6 +353,13 @@ def provenance(
     'largest difference from direct indices, per image': [
       None if a.direct_gap is None else round(a.direct_gap, 3) for a in answers
     ],
+    # Degree that a polynomial would need along each factor for 1 % of the
+    # variance of the surrogate, as a rule smoother than the network.
+    'degree that misses 1 % of the variance, per image': {
+      name: [None if a.decay is None else a.decay.required_degrees[d, 0]
+             for a in answers]
+      for d, name in enumerate(answers[0].indices.names)
+    },
     'batching': dataclasses.asdict(evaluator.batching),
     'stage_seconds': {name: round(s, 2) for name, s in seconds.items()},
     'training': {k: v for k, v in metrics.items() if k != 'history'},

@@ -205,6 +205,7 @@ def make_image_result(
     ),
     method=answer.method, num_evaluations=answer.num_evaluations,
     max_half_width=max_half_width, limits=limits,
+    decay=answer.decay.describe() if answer.decay else {},
   )
 
 

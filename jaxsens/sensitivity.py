@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxsens import factors
 from jaxsens.gpc import adaptive
+from jaxsens.gpc import coefficient_decay
 from jaxsens.gpc import designs
 from jaxsens.gpc import diagnostics
 from jaxsens.gpc import expansions
@@ -38,6 +39,10 @@ _TRUNCATIONS = ('tensor', 'total', 'hyperbolic')
 _DEFAULT_NODES = 10
 # Q2 below which a surrogate is no help and the indices are sampled instead.
 _HOPELESS_Q2 = 0.5
+# Lines per factor on which the decay of a surrogate is read off: as many as
+# keep lines times factors times runs, which the time of kriging is like, below.
+_FEWEST_LINES, _MOST_LINES = 4, 16
+_LINES_TIMES_RUNS = 15_360
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +155,8 @@ class Sensitivity:
     nodes: (N, D) germ coordinates of the runs behind the surrogate.
     direct_indices: of the first output by kriging of that output itself, where
       the others are pushed through logits: a check; else None.
+    decay: of the surrogate of the first output, how fast its coefficients fall
+      with the degree in each factor; the model's fall no faster as a rule.
   """
 
   surrogate: Callable[[np.ndarray], np.ndarray]
@@ -164,6 +171,7 @@ class Sensitivity:
   num_evaluations: int
   nodes: np.ndarray
   direct_indices: sobol_indices.SobolIndices | None = None
+  decay: coefficient_decay.Decay | None = None
 
   @property
   def direct_gap(self) -> float | None:
@@ -211,18 +219,20 @@ def refine(
   )
   results = []
   for i, answer in enumerate(found.answers):
-    result = _of_answer(answer, settings)
+    result = _of_answer(answer, settings, space)
     if result.q2[0] < _HOPELESS_Q2 and settings.fallback_evaluations:
       result = _fall_back(
         jax.random.fold_in(key_fallback, i), result, settings, space,
         lambda nodes, i=i: transforms[i](evaluate(i, nodes)),
       )
-    results.append(result)
+    results.append(_with_decay_in_words(result))
   return results, found.history
 
 
-def _of_answer(answer: adaptive.Answer, settings: Settings) -> Sensitivity:
-  """Returns an answer with its verdicts."""
+def _of_answer(
+  answer: adaptive.Answer, settings: Settings, space: factors.FactorSpace
+) -> Sensitivity:
+  """Returns an answer with its verdicts and its decay."""
   inference = answer.inference
   return Sensitivity(
     surrogate=inference.surrogate, indices=inference.indices,
@@ -236,7 +246,36 @@ def _of_answer(answer: adaptive.Answer, settings: Settings) -> Sensitivity:
     loo_q2=None, method=answer.method,
     num_evaluations=answer.num_evaluations, nodes=answer.nodes,
     direct_indices=answer.direct.indices if answer.direct else None,
+    decay=_decay(inference.surrogate, space, answer.nodes),
   )
+
+
+def _decay(surrogate, space, nodes) -> coefficient_decay.Decay:
+  """Returns the decay of the first output.
+
+  As a rule less than the model needs. Of 14 images of CIFAR-10 whose network
+  needs degrees of 36 to 76 along the rotation, on its own lines, the surrogate
+  shows more than 30 in none with 64 runs, 3 with 256 and 14 with 1024.
+  """
+  if isinstance(surrogate, expansions.Expansion):
+    return coefficient_decay.of_expansion(expansions.Expansion(
+      surrogate.basis, surrogate.coefficients[:, :1]
+    ))
+  num_lines = _LINES_TIMES_RUNS // nodes.size
+  num_lines = min(max(num_lines, _FEWEST_LINES), _MOST_LINES)
+  return coefficient_decay.of_surrogate(
+    lambda germ: np.asarray(surrogate(germ))[:, :1], space, nodes[:num_lines]
+  )
+
+
+def _with_decay_in_words(result: Sensitivity) -> Sensitivity:
+  """Adds a sharp response to the advice of an output without trust."""
+  first, *others = result.verdicts
+  sentence = result.decay.sentence()
+  if first.trusted or not sentence:
+    return result
+  first = dataclasses.replace(first, advice=(*first.advice, sentence))
+  return dataclasses.replace(result, verdicts=(first, *others))
 
 
 def _fall_back(key, result, settings, space, quantities) -> Sensitivity:
@@ -325,7 +364,7 @@ def conclude(key: jax.Array, plan: Plan, outputs: np.ndarray) -> Sensitivity:
     num_resamples=settings.num_resamples, level=settings.level,
   )
   q2 = diagnostics.q2(unseen, expansion(plan.held_out.nodes))
-  return Sensitivity(
+  return _with_decay_in_words(Sensitivity(
     surrogate=expansion,
     indices=sobol_indices.sobol_indices(expansion),
     intervals=intervals,
@@ -342,7 +381,8 @@ def conclude(key: jax.Array, plan: Plan, outputs: np.ndarray) -> Sensitivity:
     method='projection' if loo_q2 is None else 'regression',
     num_evaluations=len(plan.values),
     nodes=plan.design.nodes,
-  )
+    decay=_decay(expansion, plan.space, plan.design.nodes),
+  ))
 
 
 def analyse(

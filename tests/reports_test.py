@@ -1,228 +1,27 @@
-"""Tests of jaxsens.reports on a function whose Sobol indices are known.
+"""Tests of the sentences, the page and the directory of a report."""
 
-With u_d = value_d / 90 uniform on [-1, 1] the main output is
-
-    y = 0.5 + sum_d a_d u_d + b u_0 u_1,   a_d = 0.3 / 2^d,   b = 0.12,
-
-so that Var y = sum_d a_d^2 / 3 + b^2 / 9 with b = 0 for one factor; the model
-answers the true class where y >= 0.41.
-"""
-
-import csv
 import dataclasses
 import html.parser
-import itertools
 import json
 import os
 import re
-import subprocess
-import sys
 
-import matplotlib
 import numpy as np
 import pytest
 
 from jaxsens import files
-from jaxsens.reports import figures
-from jaxsens.reports import overview
 from jaxsens.reports import page
-from jaxsens.reports import results
 from jaxsens.reports import run_directory
 from jaxsens.reports import sentences
-from jaxsens.reports import style
-from jaxsens.reports import surfaces
 from jaxsens.reports import tables
+from tests.oracles import known_run
 
-_CLASSES = ('good weld', 'burn <through> & more')
-_OUTPUTS = ('p(good weld)', 'p(burn through)', 'entropy')
-_NAMES = ('rotation', 'tilt', 'brightness', 'blur', 'noise')
-_UNITS = ('deg', 'deg', '', 'px', '')
-_THRESHOLD = 0.41
-
-
-def _coefficients(dim):
-  return 0.3 / 2.0 ** np.arange(dim), 0.12 if dim > 1 else 0.0
-
-
-def _outputs(u):
-  a, b = _coefficients(u.shape[1])
-  main = 0.5 + u @ a + (b * u[:, 0] * u[:, 1] if len(a) > 1 else 0.0)
-  return np.stack([main, 1 - main, np.zeros_like(main)], axis=1)
-
-
-def _expected(dim):
-  """Returns variance, first-order and total indices in closed form."""
-  a, b = _coefficients(dim)
-  variance = (a ** 2).sum() / 3 + b ** 2 / 9
-  joint = np.where(np.arange(dim) < 2, b ** 2 / 9, 0.0)
-  return variance, a ** 2 / 3 / variance, (a ** 2 / 3 + joint) / variance
-
-
-def _curve(dim, d, channels):
-  values = np.linspace(-90, 90, 37)
-  u = np.zeros((37, dim))
-  u[:, d] = values / 90
-  truth = _outputs(u)
-  wrong = truth[:, 0] < _THRESHOLD
-  below = values[wrong & (values < 0)]
-  rng = np.random.default_rng(d)
-  return results.FactorCurve(
-    name=_NAMES[d], unit=_UNITS[d], values=values, truth=truth,
-    surrogate_values=values[::2], surrogate=truth[::2] + 0.01,
-    predicted=wrong.astype(int), identity=0.0,
-    contact_images=rng.uniform(-0.1, 1.1, (4, 12, 9, channels)),
-    contact_values=values[::12], contact_predicted=wrong[::12].astype(int),
-    contact_confidence=np.full(4, 0.75),
-    first_flip_below=below.max() if below.size else None,
-    first_error_below=below.max() if below.size else None,
-  )
-
-
-def _surface(dim):
-  x, y = np.linspace(-90, 90, 8), np.linspace(-90, 90, 7)
-  return results.Surface(
-    name_x=_NAMES[0], unit_x=_UNITS[0], name_y=_NAMES[1], unit_y=_UNITS[1],
-    fixed={name: 0.0 for name in _NAMES[2:dim]}, x=x, y=y,
-    surrogate=0.5 + 0.3 * x[:, None] / 90 + 0.15 * y / 90,
-    nodes_x=np.array([-80.0, 10]), nodes_y=np.array([5.0, 60]),
-    nodes_truth=np.array([0.2, 0.6]), output_name=_OUTPUTS[0],
-  )
-
-
-def _image(dim=3, channels=1, **changes):
-  variance, first_order, total = _expected(dim)
-  nan = np.full(dim, np.nan)
-  subsets = [
-    s for r in range(1, dim + 1) for s in itertools.combinations(range(dim), r)
-  ]
-  first_order, total = (
-    np.stack([index, index, nan], 1) for index in (first_order, total)
-  )
-  interactions = np.zeros((dim, dim, 3))
-  interactions[range(dim), range(dim)] = first_order
-  if dim > 1:
-    interactions[0, 1] = interactions[1, 0] = 0.0016 / variance
-  values = np.zeros((len(subsets), 3))
-  for s, subset in enumerate(subsets):
-    if len(subset) < 3:
-      values[s] = interactions[subset[0], subset[-1]]
-  fields = {
-    'name': 'clip 1/frame_<7>.png', 'label': 0, 'label_name': _CLASSES[0],
-    'prediction': 0, 'prediction_name': _CLASSES[0], 'confidence': 0.8,
-    'image': np.full((12, 9, channels), 0.5), 'output_names': _OUTPUTS,
-    'main_output': 0, 'factor_names': _NAMES[:dim],
-    'factor_units': _UNITS[:dim], 'first_order': first_order,
-    'first_order_lower': first_order - 0.02,
-    'first_order_upper': first_order + 0.02, 'total': total,
-    'total_lower': total - 0.02, 'total_upper': total + 0.02,
-    'interactions': interactions, 'subsets': tuple(subsets),
-    'subset_values': values, 'mean': np.array([0.5, 0.5, 0.0]),
-    'variance': np.array([variance, variance, 0.0]),
-    'mean_derivatives': np.outer(_coefficients(dim)[0] / 90, [1, -1, 0]),
-    'q2': np.array([0.97, 0.97, np.nan]),
-    'explained_variance': np.array([0.98, 0.98, np.nan]), 'trusted': True,
-    'advice': (), 'reasons': (None, None, 'the entropy never changes'),
-    'curves': tuple(_curve(dim, d, channels) for d in range(dim)),
-    'surfaces': (_surface(dim),) if dim > 1 else (),
-  }
-  return results.ImageResult(**fields | changes)
-
-
-def _run(*images, title='Which factor moves the <model>?'):
-  dim = len(images[0].factor_names)
-  return results.RunResult(
-    title=title, data_description='procedural frames', images=images,
-    class_names=_CLASSES,
-    provenance={
-      'model': 'ResNet18', 'training': {'validation_accuracy': 0.953},
-      'num_evaluations': 12000, 'stage_seconds': {'fit': 0.25},
-      'config': {'seed': 0, 'note': '<b>'}, 'learning_rate': np.float32(0.5),
-    },
-    factors=[
-      {'name': _NAMES[d], 'unit': _UNITS[d], 'distribution': 'Uniform(-90, 90)',
-       'lower': -90.0, 'upper': 90.0} for d in range(dim)
-    ],
-  )
-
-
-def _doubtful(**changes):
-  return _image(
-    q2=np.array([0.62, 0.95, np.nan]), trusted=False,
-    advice=('raise the degree of rotation from 6 to 8',), **changes
-  )
-
-
-def _undefined():
-  nan = np.full((3, 3), np.nan)
-  return _image(
-    first_order=nan, total=nan, first_order_lower=nan, first_order_upper=nan,
-    total_lower=nan, total_upper=nan, interactions=np.full((3, 3, 3), np.nan),
-    subset_values=np.full((7, 3), np.nan), variance=np.zeros(3),
-    q2=np.full(3, np.nan), trusted=False, advice=('widen the ranges',),
-    reasons=('the answer never changes',) * 3,
-  )
-
-
-def _wrong():
-  return _image(prediction=1, prediction_name=_CLASSES[1], confidence=0.6)
-
-
-# Results.
-
-
-@pytest.mark.parametrize('field, shape', [
-  ('first_order', (2, 3)), ('q2', (4,)), ('subset_values', (7, 2)),
-])
-def test_misshapen_result_raises_with_field_and_both_shapes(field, shape):
-  with pytest.raises(ValueError, match=field) as error:
-    _image(**{field: np.zeros(shape)})
-  assert str(shape) in str(error.value)
-  assert 'expected' in str(error.value)
-
-
-def test_misshapen_curve_raises():
-  with pytest.raises(ValueError, match=r'predicted has shape \(3,\)'):
-    dataclasses.replace(_curve(3, 0, 1), predicted=np.zeros(3, int))
-  with pytest.raises(ValueError, match='do not increase'):
-    dataclasses.replace(_curve(3, 0, 1), values=np.zeros(37))
-  with pytest.raises(ValueError, match='expected .T, H, W, C.'):
-    dataclasses.replace(_curve(3, 0, 1), contact_images=np.zeros((4, 2, 2)))
-
-
-def test_misshapen_surface_raises():
-  with pytest.raises(ValueError, match='surrogate'):
-    dataclasses.replace(_surface(3), x=np.arange(3.0))
-
-
-def test_unknown_or_repeated_curve_raises():
-  curve = dataclasses.replace(_curve(3, 0, 1), name='humidity')
-  with pytest.raises(ValueError, match='humidity'):
-    _image(curves=(curve,))
-  with pytest.raises(ValueError, match='at most one'):
-    _image(curves=(_curve(3, 0, 1),) * 2)
-  with pytest.raises(ValueError, match='main_output is 3'):
-    _image(main_output=3)
-
-
-def test_run_of_no_images_or_of_different_factors_raises():
-  with pytest.raises(ValueError, match='empty'):
-    dataclasses.replace(_run(_image()), images=())
-  with pytest.raises(ValueError, match='factors'):
-    _run(_image(3), _image(2))
-
-
-def test_wrong_ranges_end_half_way_between_right_and_wrong_nodes():
-  curve = dataclasses.replace(
-    _curve(3, 0, 1), predicted=np.array([1] * 3 + [0] * 30 + [2, 2, 1, 1])
-  )
-  expected = [(-90, -77.5, 1), (72.5, 82.5, 2), (82.5, 90, 1)]
-  assert curve.wrong_ranges(0) == expected
-
-
-def test_wrong_ranges_of_always_right_and_always_wrong_curves():
-  curve = dataclasses.replace(_curve(3, 0, 1), predicted=np.zeros(37, int))
-  assert curve.wrong_ranges(0) == []
-  assert curve.wrong_ranges(1) == [(-90, 90, 0)]
+_curve = known_run.curve
+_image = known_run.image
+_run = known_run.run
+_doubtful = known_run.doubtful
+_undefined = known_run.undefined
+_wrong = known_run.wrong
 
 
 # Sentences.
@@ -343,242 +142,6 @@ def test_shares_are_percent(value, text):
   assert sentences.format_share(value) == text
 
 
-# Tables.
-
-
-def _read_csv(path):
-  with open(path, newline='', encoding='utf-8') as file:
-    return list(csv.DictReader(file))
-
-
-def _strict(path):
-  def refuse(token):
-    raise AssertionError(f'{token} is not JSON')
-  with open(path, encoding='utf-8') as file:
-    return json.load(file, parse_constant=refuse)
-
-
-@pytest.mark.parametrize('dim', [1, 3, 5])
-def test_csv_gives_every_index_back_exactly(tmp_path, dim):
-  rows = _read_csv(
-    tables.write_indices_csv(tmp_path / 'a.csv', _run(_image(dim)))
-  )
-  _, first_order, total = _expected(dim)
-  for index, expected in (('first_order', first_order), ('total', total)):
-    found = [
-      row for row in rows
-      if row['index'] == index and row['output'] == 'p(good weld)'
-    ]
-    assert [row['factors'] for row in found] == list(_NAMES[:dim])
-    assert [float(row['value']) for row in found] == list(expected)
-    assert [float(row['upper']) for row in found] == list(expected + 0.02)
-  subsets = [row for row in rows if row['index'] == 'subset']
-  assert len(subsets) == 3 * (2 ** dim - 1)
-
-
-def test_csv_has_empty_cells_with_reasons_for_nan(tmp_path):
-  rows = _read_csv(tables.write_indices_csv(tmp_path / 'a', _run(_image())))
-  for row in rows:
-    if row['output'] == 'entropy' and row['index'] in ('first_order', 'total'):
-      assert row['value'] == row['lower'] == row['upper'] == ''
-      assert row['reason'] == 'the entropy never changes'
-      assert row['trusted'] == 'false'
-    if row['output'] != 'entropy':
-      assert row['value'] and not row['reason']
-  assert 'nan' not in (tmp_path / 'a').read_text().lower()
-
-
-def test_csv_gives_mean_derivatives_per_unit(tmp_path):
-  rows = _read_csv(tables.write_indices_csv(tmp_path / 'a', _run(_image())))
-  slopes = {
-    row['factors']: row for row in rows
-    if row['index'] == 'mean_derivative' and row['output'] == 'p(good weld)'
-  }
-  assert slopes['rotation']['unit'] == '1/deg'
-  assert float(slopes['rotation']['value']) == 0.3 / 90
-  assert slopes['brightness']['unit'] == ''
-
-
-@pytest.mark.parametrize('dim', [1, 3, 5])
-def test_json_gives_every_index_back_exactly(tmp_path, dim):
-  record = _strict(
-    tables.write_indices_json(tmp_path / 'a.json', _run(_image(dim)))
-  )
-  assert list(record)[:2] == ['schema', 'version']
-  assert (record['schema'], record['version']) == ('jaxsens.indices', 1)
-  image, = record['images']
-  output = image['outputs']['p(good weld)']
-  variance, first_order, total = _expected(dim)
-  for d, name in enumerate(_NAMES[:dim]):
-    assert output['first_order'][name]['value'] == first_order[d]
-    assert output['total'][name]['value'] == total[d]
-    assert output['mean_derivative'][name] == 0.3 / 2 ** d / 90
-  assert output['variance'] == variance
-  assert output['reason'] is None
-  np.testing.assert_allclose(
-    sum(output['subsets'].values()), 1, rtol=0, atol=1e-12
-  )
-  assert image['first_errors']['rotation'] == [-30.0, None]
-  assert record['provenance']['learning_rate'] == 0.5
-
-
-def test_json_has_null_with_the_reason_beside_for_nan(tmp_path):
-  record = _strict(tables.write_indices_json(tmp_path / 'a', _run(_image())))
-  entropy = record['images'][0]['outputs']['entropy']
-  assert entropy['first_order']['tilt'] == {
-    'value': None, 'lower': None, 'upper': None
-  }
-  assert entropy['q2'] is None
-  assert entropy['reason'] == 'the entropy never changes'
-  assert entropy['trusted'] is False
-
-
-def test_metrics_count_trusted_and_correct_images(tmp_path):
-  run = _run(_image(), _doubtful(), _wrong())
-  metrics = _strict(tables.write_metrics(tmp_path / 'metrics.json', run))
-  assert metrics['num_images'] == 3
-  assert metrics['num_trusted'] == 2
-  assert metrics['num_correct'] == 2
-  assert metrics['lowest_q2'] == 0.62
-  assert metrics['images'][1]['q2']['p(burn through)'] == 0.95
-
-
-def test_plain_values_hold_no_arrays_nor_nan():
-  value = {'a': np.array([1.0, np.nan]), 2: (np.int64(3), {'x': np.inf})}
-  assert tables.plain(value) == {'a': [1.0, None], '2': [3, {'x': None}]}
-
-
-# Figures.
-
-
-def _bars(axes):
-  return [patch.get_width() for patch in axes.patches]
-
-
-def test_bars_are_as_long_as_the_indices():
-  axes, = figures.plot_indices(_image()).axes
-  _, first_order, total = _expected(3)
-  np.testing.assert_allclose(_bars(axes), [*first_order, *total], rtol=1e-12)
-
-
-def test_undefined_indices_draw_no_bar_but_the_reason():
-  axes, = figures.plot_indices(_undefined()).axes
-  assert _bars(axes) == []
-  texts = [text.get_text() for text in axes.texts]
-  assert texts == ['undefined: the answer never changes']
-
-
-def test_figure_of_doubtful_indices_says_so():
-  figure = figures.plot_indices(_doubtful())
-  texts = ' '.join(text.get_text() for text in figure.texts)
-  assert 'NOT TO BE TRUSTED (Q² = 0.62)' in texts
-
-
-def test_interactions_show_each_pair_once():
-  axes, = figures.plot_interactions(_image()).axes
-  texts = [text.get_text() for text in axes.texts]
-  assert texts == ['73 %', '4 %', '18 %', '0 %', '0 %', '5 %']
-
-
-def test_curves_show_the_network_and_shade_its_errors():
-  panels = figures.plot_curves(_image(), _CLASSES).axes
-  assert [len(panel.patches) for panel in panels] == [1, 1, 0]
-  shaded = panels[0].patches[0]
-  # Half-way between -30 (wrong) and -25 (right).
-  np.testing.assert_allclose(shaded.get_x() + shaded.get_width(), -27.5)
-  marks = sum(
-    len(line.get_xdata()) for line in panels[0].lines
-    if line.get_linestyle() == 'None'
-  )
-  assert marks == 37
-
-
-def test_contact_sheet_frames_only_wrong_answers():
-  cells = figures.plot_contact_sheet(_image(), _CLASSES).axes
-  assert len(cells) == 12
-  framed = [
-    cell.spines['left'].get_edgecolor()[:3]
-    == matplotlib.colors.to_rgb(style.WRONG) for cell in cells
-  ]
-  # Rows rotation, tilt, brightness at -90, -30, 30, 90.
-  assert framed == [True, True, False, False] + [True] + [False] * 7
-  assert cells[0].get_xlabel().startswith('✗ burn')
-  assert cells[3].get_xlabel() == 'good weld\n75 %'
-
-
-def test_surface_draws_the_nodes_on_the_same_scale_in_both_views():
-  views = surfaces.plot_surface(_surface(3)).axes
-  dots = [
-    collection for axes in (views[0], views[-1])
-    for collection in axes.collections
-    if np.array_equal(collection.get_array(), [0.2, 0.6])
-  ]
-  np.testing.assert_allclose([d.get_clim() for d in dots], [(0.05, 0.95)] * 2)
-
-
-def test_surface_without_nodes_or_without_variation_is_drawn():
-  none = np.zeros(0)
-  surface = dataclasses.replace(
-    _surface(2), nodes_x=none, nodes_y=none, nodes_truth=none,
-    surrogate=np.full((8, 7), 0.5),
-  )
-  assert style.render_png(surfaces.plot_surface(surface), dpi=40)
-
-
-def test_overview_shows_at_most_eight_rows_and_totals_show_all():
-  run = _run(*[_image() for _ in range(11)])
-  texts = [text.get_text() for text in overview.plot_overview(run).texts]
-  assert any('8 of 11 images' in text for text in texts)
-  axes, = overview.plot_totals(run).axes
-  assert len(axes.texts) == 33
-
-
-def test_totals_bracket_what_is_not_trusted_and_dash_what_is_undefined():
-  run = _run(_image(), _doubtful(), _undefined())
-  axes, = overview.plot_totals(run).axes
-  texts = [text.get_text() for text in axes.texts]
-  assert [texts[0], texts[3], texts[6]] == ['77 %', '[77 %]', '–']
-
-
-def test_dollar_signs_in_names_are_no_formulas():
-  image = _image(name='a$b$_{1}.png', label_name='$\\frac')
-  style.render_png(figures.plot_indices(image), dpi=40)
-
-
-@pytest.mark.parametrize('shape', [(40, 20), (40, 20, 1), (40, 20, 3)])
-def test_thumbnail_keeps_the_aspect_and_is_rgb(shape):
-  thumbnail = style.thumbnail(np.ones(shape), 10)
-  assert thumbnail.shape == (10, 5, 3)
-  assert thumbnail.dtype == np.uint8
-  assert (thumbnail == 255).all()
-
-
-def test_thumbnail_clips_and_does_not_enlarge():
-  thumbnail = style.thumbnail(np.array([[[-1.0], [0.5], [2.0], [np.nan]]]), 9)
-  assert thumbnail[0, :, 0].tolist() == [0, 128, 255, 0]
-
-
-def test_thumbnail_of_another_shape_raises():
-  with pytest.raises(ValueError, match=r'\(4, 4, 2\)'):
-    style.thumbnail(np.zeros((4, 4, 2)), 4)
-
-
-def test_shortened_text_keeps_both_ends():
-  assert style.shorten('abcdefghij', 5) == 'ab…ij'
-  assert style.shorten('abc', 3) == 'abc'
-
-
-def test_drawing_touches_no_global_state():
-  program = (
-    'import sys\nfrom jaxsens.reports import run_directory\n'
-    'assert "matplotlib.pyplot" not in sys.modules\n'
-  )
-  subprocess.run([sys.executable, '-c', program], check=True)
-  before = dict(matplotlib.rcParams)
-  figures.plot_curves(_image(), _CLASSES)
-  assert dict(matplotlib.rcParams) == before
-
-
 # The page and the directory.
 
 
@@ -682,6 +245,38 @@ def test_doubtful_secondary_output_is_named_in_the_first_lines(tmp_path):
   assert 'p(good weld) (Q2' not in first
 
 
+def test_sharp_responses_are_listed_with_degree_and_law(tmp_path):
+  entry = {'law': 'algebraic', 'rate': 1.04, 'fall': 'n^-1', 'slow': True}
+  smooth = {'required_degree': 4.0, 'law': 'finite', 'rate': np.nan,
+            'fall': '', 'slow': False}
+  sharp = _image(decay={
+    'rotation': {**entry, 'required_degree': 40.0},
+    'tilt': {**entry, 'required_degree': 85.0}, 'brightness': smooth,
+  })
+  assert sentences.sharpness(sharp) == (
+    'tilt (degree 85, coefficients fall like n^-1), '
+    'rotation (degree 40, coefficients fall like n^-1)'
+  )
+  paths = run_directory.write_all(tmp_path, _run(sharp, _image()))
+  lines = _read_page(paths['report.html'])[1].lines
+  assert 'Sharp responses: 1 of 2 images' in lines
+  assert any(sentences.sharpness(sharp) in line for line in lines)
+  record = json.loads(paths['indices.json'].read_text())['images']
+  assert record[0]['decay']['tilt']['required_degree'] == 85
+  assert record[0]['decay']['brightness']['rate'] is None
+  assert record[1]['decay'] == {}
+
+
+def test_page_without_sharp_responses_does_not_speak_of_them(tmp_path):
+  paths = run_directory.write_all(tmp_path, _run(_image()))
+  assert 'Sharp' not in ' '.join(_read_page(paths['report.html'])[1].lines)
+
+
+def test_decay_along_an_unknown_factor_raises():
+  with pytest.raises(ValueError, match=r"decay along \['blur'\]"):
+    _image(decay={'blur': {}})
+
+
 def test_missing_accuracy_is_said_to_be_missing(tmp_path):
   run = dataclasses.replace(_run(_image(1, curves=())), provenance={})
   path = run_directory.write_all(tmp_path, run)['report.html']
@@ -718,9 +313,3 @@ def test_directory_that_is_a_file_raises_with_its_path(tmp_path):
 
 def test_page_text_is_safe_in_attributes():
   assert page.text('"<&') == '&quot;&lt;&amp;'
-
-
-def test_relief_is_seen_from_its_low_side():
-  # The plane rises along x and y, so the viewer stands at low x and low y.
-  relief = surfaces.plot_surface(_surface(3)).axes[-1]
-  assert relief.azim == 215

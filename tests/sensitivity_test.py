@@ -190,3 +190,45 @@ def test_where_no_surrogate_helps_the_indices_are_sampled_from_the_function():
   np.testing.assert_allclose(
     result.indices.total[:, 0], [0.5, 0.5, 0], atol=0.08
   )
+
+
+@pytest.mark.parametrize('settings', [
+  sensitivity.Settings(min_evaluations=256),
+  sensitivity.Settings(**_TENSOR, num_nodes={'a': 40, 'b': 4, 'c': 4}),
+], ids=lambda s: s.design)
+def test_sharp_factor_is_found_and_named(settings):
+  # A peak along a, as wide as 1/25 of its half range; a polynomial of degree 2
+  # along b; no effect of c.
+  result = sensitivity.analyse(
+    jax.random.key(1),
+    lambda v: 1 / (1 + (8 * (v[:, 0] - 0.5)) ** 2) + 0.01 * v[:, 1] ** 2,
+    _space(), settings,
+  )
+  np.testing.assert_array_equal(result.decay.slow[:, 0], [True, False, False])
+  assert result.decay.required_degrees[1, 0] <= 3
+  assert result.decay.sentence().startswith('sharp response along a (degree')
+
+
+def test_advice_without_trust_ends_with_the_sharp_factors():
+  def step(values):
+    return np.sign(values[:, 0] + 0.6 * values[:, 1] + 0.5)
+
+  doubted = sensitivity.analyse(
+    jax.random.key(1), step, _space('ab'),
+    sensitivity.Settings(**_TENSOR, num_nodes={'a': 8, 'b': 8}, min_q2=0.999),
+  )
+  assert doubted.decay.slow.any()
+  assert 'gpc.num_nodes' in doubted.verdicts[0].advice[0]
+  assert doubted.verdicts[0].advice[-1] == doubted.decay.sentence()
+  trusted = sensitivity.analyse(
+    jax.random.key(1), step, _space('ab'),
+    sensitivity.Settings(**_TENSOR, num_nodes={'a': 8, 'b': 8}, min_q2=0.1),
+  )
+  assert trusted.decay.slow.any() and trusted.verdicts[0].advice == ()
+
+
+def test_smooth_and_constant_responses_are_not_sharp():
+  for function in (_ishigami, lambda v: np.full(len(v), 3.0)):
+    result = sensitivity.analyse(jax.random.key(0), function, _space())
+    assert not result.decay.slow.any() and result.decay.sentence() == ''
+  assert np.isnan(result.decay.required_degrees).all()

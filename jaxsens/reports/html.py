@@ -63,7 +63,7 @@ def _first_lines(run):
   refused = _refusals(run)
   verdict = refused if refused else _trust(run)
   title = f'<h1>{page.text(run.title)}</h1>\n'
-  return title + verdict + _reservations(run) + _facts(run)
+  return title + verdict + _reservations(run) + _sharp(run) + _facts(run)
 
 
 def _refusals(run):
@@ -118,6 +118,23 @@ def _reservations(run):
     '<details class="verdict"><summary>Not to be trusted among the other '
     f'outputs: some of {len(items)} of {len(run.images)} images</summary>\n'
     f'<ul>\n{"".join(items)}</ul></details>\n'
+  )
+
+
+def _sharp(run):
+  """Returns along which factors the answers are sharp, '' if none is."""
+  items = _items(
+    (image.name, sentences.sharpness(image)) for image in run.images
+  )
+  if not items:
+    return ''
+  return (
+    f'<details class="verdict"><summary>Sharp responses: {len(items)} of '
+    f'{len(run.images)} images</summary>\n<p>Degree that a polynomial of the '
+    'probability of the true class needs to miss no more than 1 % of '
+    'its variance, for factors where no affordable grid carries it. The '
+    'network itself may be sharper than its surrogate, on which this is '
+    f'read off.</p>\n<ul>\n{"".join(items)}</ul></details>\n'
   )
 
 

@@ -192,6 +192,10 @@ class ImageResult:
     max_half_width: Half-width of an interval up to which indices are trusted;
       None where held-out Q2 decides.
     limits: How far the image may be moved, as in limits/; {} if unknown.
+    decay: Factor -> how fast the coefficients of the main output fall along
+      it: required_degree (that misses 1 % of the variance, NaN if the output
+      does not vary), law, rate, fall (the law in words) and slow (whether no
+      affordable grid carries the degree); {} if unknown.
 
   Raises:
     ValueError: If the shapes do not agree or a name is unknown.
@@ -231,6 +235,9 @@ class ImageResult:
   num_evaluations: int = 0
   max_half_width: float | None = None
   limits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  decay: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __post_init__(self):
     d, k = len(self.factor_names), len(self.output_names)
@@ -261,6 +268,12 @@ class ImageResult:
       raise ValueError(
         f'ImageResult {self.name!r}: curves of {names}, expected at most one '
         f'for each of {list(self.factor_names)}'
+      )
+    unknown = sorted(set(self.decay) - set(self.factor_names))
+    if unknown:
+      raise ValueError(
+        f'ImageResult {self.name!r}: decay along {unknown}, expected factors '
+        f'of {list(self.factor_names)}'
       )
 
   @property

@@ -107,6 +107,26 @@ def doubtful_outputs(image: results.ImageResult) -> tuple[int, ...]:
   )
 
 
+def sharpness(image: results.ImageResult) -> str:
+  """Returns the factors along which the main output is sharp, '' if none.
+
+  Args:
+    image: The results of one image.
+
+  Returns:
+    For each such factor, the sharpest first, the degree that a polynomial
+    needs and how its coefficients fall.
+  """
+  slow = [
+    (name, entry) for name, entry in image.decay.items() if entry['slow']
+  ]
+  slow.sort(key=lambda named: -named[1]['required_degree'])
+  return ', '.join(
+    f'{name} (degree {entry["required_degree"]:.0f}, coefficients fall like '
+    f'{entry["fall"]})' for name, entry in slow
+  )
+
+
 def error_clause(image: results.ImageResult) -> str:
   """Returns where the network first errs along each factor, '' if unknown."""
   if not image.correct:

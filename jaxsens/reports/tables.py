@@ -252,6 +252,7 @@ def _image_record(image):
       curve.name: [curve.first_flip_below, curve.first_flip_above]
       for curve in image.curves
     },
+    'decay': image.decay,
     'outputs': {
       name: _output_record(image, k)
       for k, name in enumerate(image.output_names)
