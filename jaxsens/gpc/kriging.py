@@ -44,7 +44,8 @@ from jaxsens.gpc import designs
 from jaxsens.gpc import polynomials
 
 # Nodes from which the prior is learned at most: the cost grows with the cube.
-_MAX_LEARNED = 400
+# A part of a nested design is too thin to tell a wave from noise.
+_MAX_LEARNED = 1024
 # Nodes up to which a known prior is not the only start of the search.
 _FEW = 256
 # Weak normal prior of the logarithms of the parameters, for few nodes.
