@@ -22,7 +22,7 @@ that JAXSENS_DATA names.
 
 from ml_collections import ConfigDict
 
-_VARIANTS = ('', 'small', 'paper')
+_VARIANTS = ('', 'line', 'small', 'paper')
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -40,7 +40,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config.perturbation = ConfigDict({
     'convention': 'fused',  # 'fused', 'sequential' or 'paper'
     'method': 'bilinear',  # or 'nearest'
-    'fill': 0.0,
+    'border': 'constant',  # outside the image; or 'edge', 'reflect'
+    'fill': 0.0,  # the constant
+    'clip_values': False,  # values outside a perturbation's limits: move them
   })
   config.precision = 'float32'  # of the network in the analysis; or 'bfloat16'
   # What is read off the logits; the first is what the report is about.
@@ -51,6 +53,9 @@ def get_config(arg: str = '') -> ConfigDict:
   config.evaluation = ConfigDict({
     'batch_size': 0,  # 0: measured once and kept in the run directory
     'seconds_per_chunk': 4.0,  # what an interruption may lose
+    # Draws of random perturbations at every node; of more than one the mean
+    # of the probabilities counts.
+    'num_draws': 1,
   })
   config.report = ConfigDict({
     'num_line_nodes': 33,  # along each factor
@@ -64,6 +69,8 @@ def get_config(arg: str = '') -> ConfigDict:
     _make_small(config)
   if arg == 'paper':
     _make_paper(config)
+  if arg == 'line':
+    _make_line(config)
   return config
 
 
@@ -159,6 +166,26 @@ def _make_small(config: ConfigDict) -> None:
   config.report.num_plane_nodes = 3
   config.report.num_contact_images = 3
   config.report.num_worst_starts = 0
+
+
+def _make_line(config: ConfigDict) -> None:
+  """What a camera above a running line sees change; lengths at 64 pixels."""
+  uniform = lambda lower, upper: ConfigDict({
+    'distribution': 'Uniform', 'lower': lower, 'upper': upper
+  })
+  config.factors = ConfigDict({
+    'exposure': uniform(-1.0, 1.0),  # stops
+    'rotation': uniform(-10.0, 10.0),
+    'translation_x': uniform(-0.1, 0.1),
+    'defocus': uniform(0.0, 2.5),  # radius, px
+    'motion_blur': uniform(0.0, 6.0),  # length, px
+    'gaussian_noise': uniform(0.0, 0.1),
+  })
+  # The light falls, the part lies, the camera answers.
+  config.factor_order = (
+    'exposure', 'rotation', 'translation_x', 'defocus', 'motion_blur',
+    'gaussian_noise',
+  )
 
 
 def _make_paper(config: ConfigDict) -> None:

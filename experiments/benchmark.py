@@ -3,6 +3,7 @@
     python -m experiments.benchmark --suite=evaluation
     python -m experiments.benchmark --suite=fit --output=fit.json
     python -m experiments.benchmark --suite=gpc --sections=functions,cifar
+    python -m experiments.benchmark --suite=perturbations
 
 Prints Markdown tables; `--output` also keeps everything as JSON, with the
 machine it was measured on. The suites are modules of `experiments.benchmarks`;
@@ -79,12 +80,23 @@ QUICK = {
     'steel_recipe_size': 400,
     'steel_truth_size': 64,
   },
+  'perturbations': {
+    'names': ('brightness', 'rotation', 'gaussian_blur', 'gaussian_noise'),
+    'size': 16,
+    'num_images': 4,
+    'chunk_size': 2,
+    'memory_images': (2, 4),
+    'network_batch': 1,
+    'seconds': 0.01,
+    'num_rounds': 2,
+  },
 }
 # The module of a suite that is not called as it.
 _MODULES = {'gpc': 'gpc_suite'}
 _PACKAGES = (
   'jaxsens', 'jax', 'jaxlib', 'flax', 'numpy', 'scipy', 'chaospy', 'pillow',
-  'torch', 'torchvision', 'pygpc', 'SALib',
+  'torch', 'torchvision', 'pygpc', 'SALib', 'kornia', 'imagecorruptions',
+  'dm-pix', 'scikit-image',
 )  # fmt: skip
 
 _SUITE = flags.DEFINE_enum(

@@ -35,6 +35,7 @@ from jaxsens.data import image_sets
 from jaxsens.data.synthetic import weld as synthetic_weld
 from jaxsens.gpc import expansions
 from jaxsens.perturbations import chains
+from jaxsens.perturbations import registry
 from jaxsens.reports import population_page
 from jaxsens.reports import results
 from jaxsens.reports import run_directory
@@ -48,9 +49,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
     runs.split_keys(config)
   )
   space, settings = make_space(config), make_settings(config)
-  chain = chains.make_chain(
-    space, (config.model.image_size,) * 2, **config.perturbation
-  )
+  chain = make_chain(config, space)
   plan = None
   if settings.design != sensitivity.ADAPTIVE:
     plan = sensitivity.plan(key_design, space, settings)
@@ -100,8 +99,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
     bounds = [
       limits.find_or_restore(
         workdir / 'limits', jax.random.fold_in(key_bootstrap, i),
-        config.report, trained.classifier, chain, shown, i, space, quantities,
-        answers[i],
+        jax.random.fold_in(key_noise, i), config.report, trained.classifier,
+        chain, shown, i, space, quantities, answers[i],
       )
       for i in tqdm.trange(len(shown), unit='image')
     ]
@@ -187,10 +186,8 @@ def make_space(config: ConfigDict) -> factors.FactorSpace:
   made = []
   for name in config.factor_order:
     if name not in config.factors:
-      raise ValueError(
-        f'factor_order names {name!r}, config.factors has '
-        f'{sorted(config.factors)}'
-      )
+      made.append(_default_factor(name))
+      continue
     fields = config.factors[name].to_dict()
     kind = fields.pop('distribution')
     unit = fields.pop('unit', image_results.unit_of(name))
@@ -204,6 +201,31 @@ def make_space(config: ConfigDict) -> factors.FactorSpace:
       )
     made.append(factors.Factor(name, constructor(**fields), unit))
   return factors.FactorSpace(tuple(made))
+
+
+def _default_factor(name: str) -> factors.Factor:
+  """A factor that is only named: uniform over its sensible range."""
+  _, parameter = registry.parameter(name)
+  lower, upper = parameter.sensible_range
+  runs.LOG.info(
+    'Factor %s: uniform over [%g, %g] %s, its sensible range', name, lower,
+    upper, parameter.unit,
+  )
+  return factors.Factor(name, chaospy.Uniform(lower, upper), parameter.unit)
+
+
+def make_chain(config: ConfigDict, space: factors.FactorSpace) -> chains.Chain:
+  """Returns the perturbations of a config for its network's input."""
+  options = config.perturbation.to_dict()
+  border = options.pop('border')
+  if border not in ('constant', 'edge', 'reflect'):
+    raise ValueError(
+      "perturbation.border must be 'constant', 'edge' or 'reflect', got "
+      f'{border!r}'
+    )
+  if border != 'constant':
+    options['fill'] = border
+  return chains.make_chain(space, (config.model.image_size,) * 2, **options)
 
 
 def make_settings(config: ConfigDict) -> sensitivity.Settings:
@@ -266,7 +288,7 @@ def make_evaluator(
     batching=batching, store=evaluation.ChunkStore(workdir / 'outputs'),
     mesh=None if jax.device_count() == 1 else jax.make_mesh(
       (jax.device_count(),), ('data',)
-    ),
+    ), num_draws=config.evaluation.num_draws,
   )
   path = workdir / 'batching.json'
   backend = f'{jax.default_backend()}, {jax.device_count()} devices'

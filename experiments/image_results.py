@@ -59,7 +59,7 @@ class Plane:
 
 def unit_of(name: str) -> str:
   """Returns the unit of the perturbation that a factor drives."""
-  return registry.get(name).unit
+  return registry.parameter(name)[1].unit
 
 
 def recognised(

@@ -31,6 +31,7 @@ _NUM_STEPS = 15
 def find_or_restore(
   folder: pathlib.Path,
   key: jax.Array,
+  key_noise: jax.Array,
   options: ConfigDict,
   classifier: classifiers.Classifier,
   chain: chains.Chain,
@@ -42,7 +43,8 @@ def find_or_restore(
 ) -> dict:
   """Returns what `find` does, from its file where nothing has changed."""
   parts = [
-    jax.random.key_data(key).tolist(), options.to_json(), frames.names[i],
+    jax.random.key_data(key).tolist(),
+    jax.random.key_data(key_noise).tolist(), options.to_json(), frames.names[i],
     int(frames.labels[i]), chain.describe(), space.describe(),
     quantities.output_names, answer.method,
   ]
@@ -55,7 +57,8 @@ def find_or_restore(
   if path.exists():
     return json.loads(path.read_text())
   found = find(
-    key, options, classifier, chain, frames, i, space, quantities, answer
+    key, key_noise, options, classifier, chain, frames, i, space, quantities,
+    answer,
   )
   files.write_text(path, json.dumps(
     {'image': frames.names[i], **found}, indent=2
@@ -65,6 +68,7 @@ def find_or_restore(
 
 def find(
   key: jax.Array,
+  key_noise: jax.Array,
   options: ConfigDict,
   classifier: classifiers.Classifier,
   chain: chains.Chain,
@@ -81,6 +85,7 @@ def find(
 
   Args:
     key: of draws and starts.
+    key_noise: of what the perturbations draw, as in the runs.
     options: config.report.
     classifier: the network.
     chain: the perturbations.
@@ -95,10 +100,10 @@ def find(
   if 'correctness' in quantities.names:
     found |= _safety(keys[1], options, chain, space, quantities, answer)
   if options.num_worst_starts and all(
-    p.differentiable for p in chain.perturbations
+    p.differentiable for p in chain.parameters
   ) and chain.convention != 'paper':
     found['worst_case'] = _worst(
-      keys[2], options, classifier, chain, frames, i, space
+      keys[2], key_noise, options, classifier, chain, frames, i, space
     )
   return found
 
@@ -132,7 +137,7 @@ def _safety(key, options, chain, space, quantities, answer) -> dict:
   def failing(germ):
     return np.clip(1 - np.asarray(answer.surrogate(germ))[:, k], 0, 1)
 
-  nominal = chain.identity
+  nominal = _nominal(chain, space)
   ranges = {}
   for n, name in enumerate(space.names):
     ranges[name] = _box(operating_range.safe_range(
@@ -152,6 +157,14 @@ def _safety(key, options, chain, space, quantities, answer) -> dict:
   }
 
 
+def _nominal(chain, space) -> list[float]:
+  """The untouched image, or what of the factors' ranges comes closest."""
+  return [
+    float(np.clip(identity, factor.lower, factor.upper))
+    for identity, factor in zip(chain.identity, space.factors, strict=True)
+  ]
+
+
 def _box(box: operating_range.SafeBox) -> dict:
   limits = {
     name: [float(low), float(high)]
@@ -164,13 +177,16 @@ def _box(box: operating_range.SafeBox) -> dict:
   }
 
 
-def _worst(key, options, classifier, chain, frames, i, space) -> dict:
+def _worst(
+  key, key_noise, options, classifier, chain, frames, i, space
+) -> dict:
   """The smallest margin of the network within the factors' ranges."""
   found = worst_case.search(
     key, worst_case.make_objective(
-      classifier, chain, frames.images[i], int(frames.labels[i])
+      classifier, chain, frames.images[i], int(frames.labels[i]),
+      key=key_noise,
     ),
-    space, nominal=chain.identity, num_starts=options.num_worst_starts,
+    space, nominal=_nominal(chain, space), num_starts=options.num_worst_starts,
     num_steps=_NUM_STEPS,
   )
   return {

@@ -121,6 +121,8 @@ class Evaluator:
     batching: how nodes are cut.
     store: where finished chunks are kept; None keeps nothing.
     mesh: devices to share the nodes of every batch; None uses the default one.
+    num_draws: draws of random perturbations at every node. Of more than one,
+      the quantities are those of the mean of the softmax probabilities.
   """
 
   classifier: classifiers.Classifier
@@ -129,6 +131,7 @@ class Evaluator:
   batching: Batching
   store: ChunkStore | None
   mesh: jax.sharding.Mesh | None
+  num_draws: int
   _prepare: Callable
   _run_chunk: Callable
   _digest: str
@@ -161,7 +164,7 @@ class Evaluator:
       FloatingPointError: the network gave NaN or infinity; names the node.
         Chunks finished before stay stored.
     """
-    image = self._check_image(np.asarray(image, np.float32), name)
+    image = self._check_image(np.asarray(image), name)
     values = _check_values(values)
     if not 0 <= label < len(self.classifier.class_names):
       raise ValueError(
@@ -230,6 +233,12 @@ class Evaluator:
         f'{name}: expected an image (H, W, {self.classifier.channels}), got '
         f'shape {image.shape}'
       )
+    if not np.issubdtype(image.dtype, np.floating):
+      raise TypeError(
+        f'{name}: expected floating point pixels in [0, 1], got {image.dtype}; '
+        'divide integers by their largest value'
+      )
+    image = image.astype(np.float32)
     if not np.isfinite(image).all():
       raise ValueError(f'{name}: the image has NaN or infinite pixels')
     if image.min() < 0 or image.max() > 1:
@@ -248,13 +257,14 @@ def make_evaluator(
   batching: Batching,
   store: ChunkStore | None = None,
   mesh: jax.sharding.Mesh | None = None,
+  num_draws: int = 1,
 ) -> Evaluator:
   """Returns an evaluator; see `Evaluator` for the arguments.
 
   Raises:
-    ValueError: the batch cannot be shared evenly over the devices of the mesh,
-      or params are not finite (some backends lose NaN on its way through a
-      network, so that the outputs would not show it).
+    ValueError: no draw, the batch cannot be shared evenly over the devices of
+      the mesh, or params are not finite (some backends lose NaN on its way
+      through a network, so that the outputs would not show it).
   """
   for path, leaf in jax.tree_util.tree_leaves_with_path(classifier.params):
     leaf = np.asarray(leaf)
@@ -263,6 +273,8 @@ def make_evaluator(
         f'the params have NaN or infinite values at '
         f'{jax.tree_util.keystr(path)}'
       )
+  if num_draws < 1:
+    raise ValueError(f'num_draws must be at least 1, got {num_draws}')
   if mesh is not None and batching.batch_size % mesh.size:
     raise ValueError(
       f'batch_size {batching.batch_size} must be a multiple of the '
@@ -271,11 +283,12 @@ def make_evaluator(
   digest = _hash(
     _digest_classifier(classifier),
     json.dumps(perturb.describe(), sort_keys=True), quantities.output_names,
+    *([] if num_draws == 1 else [num_draws]),
   )
   return Evaluator(
-    classifier, perturb, quantities, batching, store, mesh,
-    jax.jit(perturb.prepare), _make_run_chunk(perturb, quantities, mesh),
-    digest,
+    classifier, perturb, quantities, batching, store, mesh, num_draws,
+    jax.jit(perturb.prepare),
+    _make_run_chunk(perturb, quantities, mesh, num_draws), digest,
   )
 
 
@@ -330,12 +343,24 @@ def default_batch_sizes(backend: str, num_devices: int = 1) -> tuple[int, ...]:
   return tuple(num_devices * max(1, size // num_devices) for size in sizes)
 
 
-def _make_run_chunk(perturb, quantities, mesh):
+def _make_run_chunk(perturb, quantities, mesh, num_draws):
   """Returns the compiled path of a chunk: values (batches, B, D) to outputs."""
 
-  def run_batch(classifier, prepared, values, label, key):
+  def run_draw(classifier, prepared, values, key):
     images = jax.vmap(lambda row: perturb.apply(prepared, row, key))(values)
-    logits = classifier(images).astype(jnp.float32)
+    return classifier(images).astype(jnp.float32)
+
+  def run_batch(classifier, prepared, values, label, key):
+    if num_draws == 1:
+      logits = run_draw(classifier, prepared, values, key)
+    else:
+      # One draw after the other: memory does not grow with their number.
+      log_probabilities = jax.lax.map(
+        lambda one: jax.nn.log_softmax(
+          run_draw(classifier, prepared, values, one)
+        ), jax.random.split(key, num_draws),
+      )
+      logits = jax.nn.logsumexp(log_probabilities, axis=0) - np.log(num_draws)
     return jax.vmap(quantities, (0, None))(logits, label)
 
   def run_chunk(classifier, prepared, values, num_batches, label, key):

@@ -358,11 +358,14 @@ def _check_differentiable(chain):
       "convention 'paper' cuts the image to 8 bits: its derivative is zero; "
       "use 'fused' or 'sequential'"
     )
-  geometric = [p.name for p in chain.perturbations if p.kind == 'geometric']
+  geometric = [
+    step.perturbation.name for step in chain.steps
+    if step.perturbation.kind == 'geometric'
+  ]
   if chain.method == 'nearest' and geometric:
     raise ValueError(
       f"method 'nearest' has no derivative in {geometric}; use 'bilinear'"
     )
-  fixed = [p.name for p in chain.perturbations if not p.differentiable]
+  fixed = [p.name for p in chain.parameters if not p.differentiable]
   if fixed:
     raise ValueError(f'the image has no derivative in {fixed}')

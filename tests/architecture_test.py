@@ -25,8 +25,31 @@ _MAY_IMPORT = {
   'quantities': (),
   'files': (),
   'slices': ('factors',),
-  'perturbations.geometry': (),
-  'perturbations.photometry': (),
+  'perturbations.geometry': ('perturbations.resampling',),
+  'perturbations.resampling': (),
+  'perturbations.homographies': ('perturbations.perturbation',),
+  'perturbations.perspectives': ('perturbations.perturbation',),
+  'perturbations.distortions': (
+    'perturbations.geometry', 'perturbations.perturbation',
+  ),
+  'perturbations.colour': ('perturbations.perturbation',),
+  'perturbations.illumination': ('perturbations.perturbation',),
+  'perturbations.photometry': (
+    'perturbations.colour', 'perturbations.perturbation',
+  ),
+  'perturbations.otf': (),
+  'perturbations.spectral_filters': (),
+  'perturbations.cameras': (
+    'perturbations.otf', 'perturbations.spectral_filters',
+  ),
+  'perturbations.camera': (
+    'perturbations.cameras', 'perturbations.otf', 'perturbations.perturbation',
+    'perturbations.spectral_filters',
+  ),
+  'perturbations.sensor_noise': (
+    'perturbations.cameras', 'perturbations.perturbation',
+    'perturbations.random_fields',
+  ),
   'perturbations': ('factors', 'perturbations'),
   'gpc.polynomials': ('marginals',),
   'gpc.multi_indices': (),

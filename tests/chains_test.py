@@ -10,6 +10,9 @@ import pytest
 from jaxsens import factors
 from jaxsens.perturbations import chains
 from jaxsens.perturbations import geometry
+from jaxsens.perturbations import homographies
+from jaxsens.perturbations import optics
+from jaxsens.perturbations import perspectives
 from jaxsens.perturbations import photometry
 from jaxsens.perturbations import registry
 from tests.oracles import torchvision_ops
@@ -151,8 +154,9 @@ def test_fused_chain_of_six_factors_is_one_resampling():
     'translation_x': 0.1, 'gamma': 0.7,
   }
   pull = geometry.compose([
-    geometry.rotation(20.0, (64, 64)), geometry.tilt(5.0, (64, 64)),
-    geometry.scaling(1.4, (64, 64)), geometry.translation_x(0.1, (64, 64)),
+    homographies.rotation(20.0, (64, 64)), perspectives.tilt(5.0, (64, 64)),
+    homographies.scaling(1.4, (64, 64)),
+    homographies.translation_x(0.1, (64, 64)),
   ])
   light = photometry.brightness(frame, 1.2)
   expected = photometry.gamma(geometry.transform(light, pull), 0.7)
@@ -279,5 +283,96 @@ def test_registered_perturbations_name_unit_identity_and_source():
     assert upper <= entry.limits[1]
   with pytest.raises(ValueError, match='already registered'):
     registry.register(registry.Perturbation(
-      'tilt', 'geometric', geometry.rotation, 'deg', 0.0, (-1.0, 1.0), 'other'
+      'tilt', 'geometric', homographies.rotation, 'deg', 0.0, (-1.0, 1.0),
+      'other',
     ))
+
+
+def _any_space(**ranges):
+  return factors.FactorSpace(tuple(
+    factors.Factor(name, chaospy.Uniform(*ends))
+    for name, ends in ranges.items()
+  ))
+
+
+def test_factors_of_one_perturbation_act_together_where_the_first_stands():
+  space = _any_space(
+    motion_blur_angle=(-90, 90), brightness=(0.5, 1.5), motion_blur=(0, 9)
+  )
+  chain = chains.make_chain(space, (24, 24))
+  assert [s.perturbation.name for s in chain.steps] == [
+    'motion_blur', 'brightness'
+  ]
+  image = jnp.asarray(_frame(24, 24) / 255, jnp.float32)
+  expected = photometry.brightness(optics.motion_blur(image, 5.0, 30.0), 1.3)
+  np.testing.assert_allclose(
+    chain(image, jnp.array([30.0, 1.3, 5.0])), expected, atol=1e-6
+  )
+  assert chain.identity == (0.0, 1.0, 0.0)
+
+
+def test_parameters_without_a_factor_keep_their_default():
+  chain = chains.make_chain(_any_space(motion_blur_angle=(-90, 90)), (24, 24))
+  image = jnp.asarray(_frame(24, 24) / 255, jnp.float32)
+  # The length stays zero, whatever the angle.
+  np.testing.assert_array_equal(chain(image, jnp.array([40.0])), image)
+
+
+def test_draws_depend_on_the_key_alone():
+  space = _any_space(gaussian_noise=(0, 0.2), speckle_noise=(0, 0.2))
+  chain = chains.make_chain(space, (24, 24))
+  image = jnp.full((24, 24, 1), 0.5)
+  noise = lambda seed, *values: np.asarray(
+    chain(image, jnp.array(values), jax.random.key(seed))
+  ) - 0.5
+  np.testing.assert_allclose(
+    noise(0, 0.1, 0.0), 2 * noise(0, 0.05, 0.0), atol=1e-6
+  )
+  assert np.abs(noise(0, 0.1, 0.0) - noise(1, 0.1, 0.0)).mean() > 0.05
+  # Two perturbations do not share their field.
+  correlation = np.corrcoef(
+    noise(0, 0.1, 0.0).ravel(), noise(0, 0.0, 0.2).ravel()
+  )[0, 1]
+  assert abs(correlation) < 0.2
+  with pytest.raises(ValueError, match='needs a key'):
+    chain(image, jnp.zeros(2))
+
+
+def test_spatial_factors_ahead_of_geometry_need_the_sequential_convention():
+  space = _any_space(defocus=(0, 3), rotation=(-10, 10))
+  with pytest.raises(ValueError, match="'defocus'.*sequential"):
+    chains.make_chain(space, (24, 24))
+  chain = chains.make_chain(space, (24, 24), convention='sequential')
+  image = jnp.asarray(_frame(24, 24) / 255, jnp.float32)
+  expected = geometry.transform(
+    optics.defocus(image, 2.0), homographies.rotation(7.0, (24, 24))
+  )
+  np.testing.assert_allclose(
+    chain(image, jnp.array([2.0, 7.0])), expected, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize('fill', ['edge', 'reflect'])
+def test_border_continues_the_picture(fill):
+  chain = chains.make_chain(_any_space(rotation=(-45, 45)), (24, 24), fill=fill)
+  image = jnp.full((24, 24, 1), 0.7)
+  np.testing.assert_allclose(chain(image, jnp.array([33.0])), 0.7, atol=1e-6)
+
+
+def test_values_beyond_the_limits_are_refused_or_moved_there():
+  image = jnp.asarray(_frame(24, 24) / 255, jnp.float32)
+  space = _any_space(defocus=(0, 3))
+  with pytest.raises(ValueError, match='defocus: -1 .*limits'):
+    chains.make_chain(space, (24, 24))(image, jnp.array([-1.0]))
+  chain = chains.make_chain(space, (24, 24), clip_values=True)
+  np.testing.assert_array_equal(chain(image, jnp.array([-1.0])), image)
+
+
+def test_images_that_are_none_are_refused():
+  chain = chains.make_chain(_space('brightness'), (8, 8))
+  with pytest.raises(TypeError, match='uint8'):
+    chain(_frame(), jnp.ones(1))
+  with pytest.raises(ValueError, match='NaN'):
+    chain(np.full((8, 8, 1), np.nan, np.float32), jnp.ones(1))
+  with pytest.raises(ValueError, match='(H, W, C)'):
+    chain(np.zeros((8, 8), np.float32), jnp.ones(1))

@@ -326,3 +326,33 @@ def test_unknown_or_repeated_quantities_are_refused(names):
 
 def test_description_of_a_chain_is_json():
   json.dumps(chains.make_chain(_SPACE, _SIZE).describe())
+
+
+def test_several_draws_give_the_mean_of_their_probabilities():
+  space = factors.FactorSpace((
+    factors.Factor('gaussian_noise', chaospy.Uniform(0, 0.3)),
+  ))
+  chain, classifier = chains.make_chain(space, _SIZE), _classifier()
+  make = lambda names, num_draws: evaluation.make_evaluator(
+    classifier, chain,
+    quantities.make_quantities(names, classifier.class_names),
+    batching=evaluation.Batching(2, 4), num_draws=num_draws,
+  )
+  key, image = jax.random.key(5), _image()
+  values = np.array([[0.0], [0.1], [0.25]])
+  found = make(('probabilities', 'logits'), 3)(key, image, 1, values)
+  expected = np.mean([
+    make(('probabilities',), 1)(one, image, 1, values)
+    for one in jax.random.split(key, 3)
+  ], axis=0)
+  np.testing.assert_allclose(found[:, :3], expected, atol=1e-5)
+  np.testing.assert_allclose(np.exp(found[:, 3:]), expected, atol=1e-5)
+  with pytest.raises(ValueError, match='num_draws'):
+    make(('logits',), 0)
+
+
+def test_integer_images_are_refused():
+  with pytest.raises(TypeError, match='uint8'):
+    _evaluator()(
+      jax.random.key(0), np.ones((20, 17, 1), np.uint8), 0, _values(2)
+    )

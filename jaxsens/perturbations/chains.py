@@ -1,11 +1,14 @@
 """Binds a space of factors to perturbations: perturb(image, values, key).
 
-The factors act in the order of the space. Three conventions are offered:
+The factors act in the order of the space; those that drive the same
+perturbation act together, where the first of them stands. Three conventions
+are offered:
 
-- 'fused', the default: all geometric factors are composed into one homography
-  and the image is resampled once, straight to the size of the network, with
-  antialiasing. Photometric factors ahead of the geometry act on the samples
-  that are read, those behind it on the result.
+- 'fused', the default: all geometric factors are composed into one map of
+  coordinates and the image is resampled once, straight to the size of the
+  network, with antialiasing. Pointwise factors ahead of the geometry act on
+  the samples that are read, those behind it, and all spatial ones (blur,
+  noise, dirt), on the result: their lengths are pixels of the network.
 - 'sequential': each factor in turn at the full resolution of the image, each
   geometric one with its own interpolation, then the antialiased resize. Slow;
   what a chain of torchvision calls computes.
@@ -16,13 +19,16 @@ The factors act in the order of the space. Three conventions are offered:
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+import numpy as np
 
 from jaxsens import factors
 from jaxsens.perturbations import geometry
+from jaxsens.perturbations import perturbation as perturbation_lib
 from jaxsens.perturbations import registry
 
 CONVENTIONS = ('fused', 'sequential', 'paper')
@@ -33,57 +39,110 @@ _NUM_LEVELS = 3
 
 
 @dataclasses.dataclass(frozen=True)
+class Step:
+  """A perturbation and the factors that drive it.
+
+  Attributes:
+    perturbation: what is done.
+    columns: for each of its parameters the position of its factor, or None
+      where it keeps its default.
+  """
+
+  perturbation: perturbation_lib.Perturbation
+  columns: tuple[int | None, ...]
+
+  def describe(self) -> str:
+    """Returns name, source, and which factors drive what."""
+    text = f'{self.perturbation.name}: {self.perturbation.source}'
+    if self.columns[1:] or self.columns[0] is None:
+      driven = {
+        p.name: p.default if column is None else f'value {column}'
+        for p, column in zip(
+          self.perturbation.parameters, self.columns, strict=True
+        )
+      }
+      text += f'; {driven}'
+    return text
+
+  def values(self, row: jax.Array) -> list:
+    """Values of the parameters from the values (D,) of all factors."""
+    return [
+      jnp.asarray(parameter.default, row.dtype) if column is None
+      else row[column]
+      for parameter, column in zip(
+        self.perturbation.parameters, self.columns, strict=True
+      )
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
 class Chain:
   """The perturbations of a space, in order, for one output size.
 
   Attributes:
-    perturbations: in the order of the factors, which is that of application.
+    names: of the factors, in the order of the values.
+    steps: in the order of application.
     size: (H', W') of the output.
     convention: one of `CONVENTIONS`.
     method: 'bilinear' or 'nearest', for the geometric factors.
-    fill: value of what lies outside the source image.
+    fill: what lies outside the source image: a value, 'edge' (the nearest
+      pixel) or 'reflect'.
+    clip_values: values outside the limits of a parameter are moved to them.
   """
 
-  perturbations: tuple[registry.Perturbation, ...]
+  names: tuple[str, ...]
+  steps: tuple[Step, ...]
   size: tuple[int, int]
   convention: str = 'fused'
   method: str = 'bilinear'
-  fill: float = 0.0
+  fill: float | str = 0.0
+  clip_values: bool = False
 
-  @property
-  def names(self) -> tuple[str, ...]:
-    """The names of the factors, in order."""
-    return tuple(p.name for p in self.perturbations)
+  @functools.cached_property
+  def parameters(self) -> tuple[perturbation_lib.Parameter, ...]:
+    """The parameters that the factors drive, in the order of the values."""
+    return tuple(registry.parameter(name)[1] for name in self.names)
 
   @property
   def identity(self) -> tuple[float, ...]:
     """The values that leave the image as it is."""
-    return tuple(p.identity for p in self.perturbations)
+    return tuple(parameter.default for parameter in self.parameters)
+
+  @property
+  def is_random(self) -> bool:
+    """Whether a perturbation draws from the key."""
+    return any(step.perturbation.random for step in self.steps)
 
   def describe(self) -> dict:
     """Returns what defines the result, for provenance and content hashes."""
-    return {
-      'perturbations': [f'{p.name}: {p.source}' for p in self.perturbations],
+    described = {
+      'perturbations': [step.describe() for step in self.steps],
       'size': list(self.size), 'convention': self.convention,
       'method': self.method, 'fill': self.fill,
     }
+    return described | ({'clip_values': True} if self.clip_values else {})
 
   def prepare(self, image: ArrayLike):
     """Does the part of the work that no value changes.
 
     Args:
-      image: (H, W, C) in [0, 1], of any size.
+      image: (H, W, C) floating point in [0, 1], of any size.
 
     Returns:
-      What `apply` takes: the prefiltered image, or the image itself where the
-      convention is sequential.
+      What `apply` takes: the prefiltered image; where nothing moves, the image
+      in the size of the network; where the convention is sequential, the image
+      itself.
+
+    Raises:
+      TypeError: pixels that are integers.
+      ValueError: not (H, W, C), without pixels, or with NaN.
     """
-    image = jnp.asarray(image)
-    if image.ndim != 3:
-      raise ValueError(f'image must be (H, W, C), got shape {image.shape}')
+    image = check_image(image)
     if self.convention != 'fused':
       return image
-    minifies = any(p.minifies for p in self.perturbations)
+    if not self._geometric:
+      return geometry.resize(image, self.size)
+    minifies = any(step.perturbation.minifies for step in self.steps)
     return geometry.prefilter(
       image, self.size, num_levels=_NUM_LEVELS if minifies else 1
     )
@@ -101,17 +160,27 @@ class Chain:
 
     Returns:
       (H', W', C) with the size of the chain.
+
+    Raises:
+      ValueError: another number of values, values that are known here to lie
+        outside the limits, or no key where a perturbation draws.
     """
-    del key  # No perturbation draws yet.
     values = jnp.asarray(values)
-    if values.shape != (len(self.perturbations),):
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+      values = values.astype(float)
+    if values.shape != (len(self.names),):
       raise ValueError(
-        f'values must have shape ({len(self.perturbations)},) for '
+        f'values must have shape ({len(self.names)},) for '
         f'{self.names}, got {values.shape}'
       )
+    if key is None and self.is_random:
+      raise ValueError(
+        f'{self.names}: a perturbation draws and needs a key, got None'
+      )
+    values = self._within_limits(values)
     if self.convention == 'fused':
-      return self._fused(prepared, values)
-    return self._sequential(prepared, values)
+      return self._fused(prepared, values, key)
+    return self._sequential(prepared, values, key)
 
   def __call__(
     self, image: ArrayLike, values: ArrayLike, key: jax.Array | None = None
@@ -119,38 +188,80 @@ class Chain:
     """Returns the image (H', W', C) perturbed by values (D,)."""
     return self.apply(self.prepare(image), values, key)
 
-  def _fused(self, source, values):
-    first, last = _geometric_block(self.perturbations)
-    homography = geometry.compose([
-      p.function(v, source.source_size)
-      for p, v in zip(
-        self.perturbations[first:last], values[first:last], strict=True
-      )
-    ])
-    before = lambda pixels: self._pointwise(pixels, values, 0, first)
-    image = geometry.warp(
-      source, homography, self.size, pointwise=before,
-      method=self.method, fill=self.fill,
+  @functools.cached_property
+  def _geometric(self) -> tuple[int, int] | None:
+    """First geometric step and one past the last; None without."""
+    where = [
+      i for i, step in enumerate(self.steps)
+      if step.perturbation.kind == 'geometric'
+    ]
+    return (where[0], where[-1] + 1) if where else None
+
+  def _within_limits(self, values):
+    lower, upper = np.array([p.limits for p in self.parameters]).T.reshape(
+      2, -1
     )
-    return self._pointwise(image, values, last, len(self.perturbations))
+    if self.clip_values:
+      return jnp.clip(
+        values, lower.astype(values.dtype), upper.astype(values.dtype)
+      )
+    if not isinstance(values, jax.core.Tracer):
+      for value, parameter in zip(values, self.parameters, strict=True):
+        # A limit in single precision may be a little further out.
+        slack = 1e-6 * abs(float(value))
+        if not (
+          parameter.limits[0] - slack <= value <= parameter.limits[1] + slack
+        ):
+          raise ValueError(
+            f'{parameter.name}: {float(value):g} {parameter.unit} is outside '
+            f'the limits {parameter.limits}; clip_values=True moves it there'
+          )
+    return values
 
-  def _pointwise(self, pixels, values, start, stop):
+  def _fused(self, prepared, values, key):
+    if not self._geometric:
+      return self._run(prepared, values, key, 0, len(self.steps))
+    first, last = self._geometric
+    moved = geometry.compose([
+      step.perturbation.function(
+        *step.values(values), size=prepared.source_size
+      )
+      for step in self.steps[first:last]
+    ])
+    before = lambda pixels: self._run(pixels, values, None, 0, first)
+    image = geometry.warp(
+      prepared, moved, self.size, pointwise=before, method=self.method,
+      fill=self.fill,
+    )
+    return self._run(image, values, key, last, len(self.steps))
+
+  def _run(self, image, values, key, start, stop):
     for i in range(start, stop):
-      pixels = self.perturbations[i].function(pixels, values[i])
-    return pixels
+      image = self._act(i, image, values, key)
+    return image
 
-  def _sequential(self, image, values):
+  def _act(self, i, image, values, key):
+    """Carries out a step that is not geometric."""
+    step = self.steps[i]
+    own = [value.astype(image.dtype) for value in step.values(values)]
+    if step.perturbation.random:
+      return step.perturbation.function(
+        image, *own, key=jax.random.fold_in(key, i)
+      )
+    return step.perturbation.function(image, *own)
+
+  def _sequential(self, image, values, key):
     paper = self.convention == 'paper'
     cut = _to_8_bits if paper else (lambda x: x)
-    for perturbation, value in zip(self.perturbations, values, strict=True):
-      if perturbation.kind == 'pointwise':
-        image = cut(perturbation.function(image, value))
+    for i, step in enumerate(self.steps):
+      if step.perturbation.kind != 'geometric':
+        image = cut(self._act(i, image, values, key))
         continue
-      tilts = paper and perturbation.name == 'tilt'
-      nearest = paper and perturbation.name == 'rotation'
+      tilts = paper and step.perturbation.name == 'tilt'
+      nearest = paper and step.perturbation.name == 'rotation'
       size = _PAPER_BOX if tilts else image.shape[:2]
       image = cut(geometry.transform(
-        image, perturbation.function(value, size),
+        image, step.perturbation.function(*step.values(values), size=size),
         method='nearest' if nearest else self.method,
         border='hard' if paper else 'zero', fill=self.fill,
       ))
@@ -165,56 +276,105 @@ def make_chain(
   *,
   convention: str = 'fused',
   method: str = 'bilinear',
-  fill: float = 0.0,
+  fill: float | str = 0.0,
+  clip_values: bool = False,
 ) -> Chain:
   """Returns the chain of the perturbations that a space's factors drive.
 
   Args:
-    space: factors named like registered perturbations, in order of application.
+    space: factors named like parameters of registered perturbations, in order
+      of application.
     size: (H', W') of the perturbed images: the network's input.
     convention: one of `CONVENTIONS`.
     method: 'bilinear', or 'nearest' for the nearest sample.
-    fill: value of what lies outside the image.
+    fill: what lies outside the image: a value, 'edge' or 'reflect'.
+    clip_values: values outside the limits of a parameter are moved to them.
 
   Raises:
-    KeyError: a factor names no registered perturbation.
-    ValueError: unknown convention, a range outside a perturbation's limits, or
-      an order that cannot be fused.
+    KeyError: a factor names no registered parameter.
+    ValueError: unknown convention, a range outside a parameter's limits, or an
+      order that cannot be fused.
   """
   if convention not in CONVENTIONS:
     raise ValueError(
       f'convention must be one of {CONVENTIONS}, got {convention!r}'
     )
-  perturbations = tuple(registry.get(name) for name in space.names)
-  for factor, perturbation in zip(space.factors, perturbations, strict=True):
-    _check_limits(factor, perturbation)
-  first, last = _geometric_block(perturbations)
-  if convention == 'fused' and any(
-    p.kind != 'geometric' for p in perturbations[first:last]
-  ):
-    raise ValueError(
-      'photometric factors between geometric ones cannot be fused into one '
-      f'resampling: {space.names}. Put them before or after, or use '
-      "convention='sequential'"
+  driven = {}
+  for column, factor in enumerate(space.factors):
+    perturbation, parameter = registry.parameter(factor.name)
+    if not clip_values:
+      _check_limits(factor, parameter)
+    driven.setdefault(perturbation.name, (perturbation, {}))[1][
+      factor.name
+    ] = column
+  steps = tuple(
+    Step(perturbation, tuple(
+      columns.get(parameter.name) for parameter in perturbation.parameters
+    ))
+    for perturbation, columns in driven.values()
+  )
+  chain = Chain(
+    space.names, steps, tuple(size), convention, method, fill, clip_values
+  )
+  if convention == 'fused':
+    _check_order(chain)
+  return chain
+
+
+def check_image(image: ArrayLike) -> jax.Array:
+  """Returns an image as an array, after a check.
+
+  Raises:
+    TypeError: pixels that are integers.
+    ValueError: not (H, W, C), without pixels, or, where they are known, with
+      NaN or infinite pixels.
+  """
+  image = jnp.asarray(image)
+  if image.ndim != 3 or not image.size:
+    raise ValueError(f'image must be (H, W, C), got shape {image.shape}')
+  if not jnp.issubdtype(image.dtype, jnp.floating):
+    raise TypeError(
+      f'image must be floating point in [0, 1], got {image.dtype}; divide '
+      'integers by their largest value'
     )
-  return Chain(perturbations, tuple(size), convention, method, fill)
+  if not isinstance(image, jax.core.Tracer) and not np.isfinite(image).all():
+    raise ValueError('image: has NaN or infinite pixels')
+  return image
 
 
-def _check_limits(factor, perturbation):
+def _check_limits(factor, parameter):
   lower = float(factor.distribution.lower[0])
   upper = float(factor.distribution.upper[0])
-  if lower < perturbation.limits[0] or upper > perturbation.limits[1]:
+  # Ends of a distribution carry rounding errors.
+  slack = 1e-9 * (abs(lower) + abs(upper))
+  if (
+    lower < parameter.limits[0] - slack or upper > parameter.limits[1] + slack
+  ):
     raise ValueError(
       f'factor {factor.name!r} ranges over [{lower:g}, {upper:g}] '
-      f'{perturbation.unit}, outside the limits {perturbation.limits} within '
-      'which the perturbation is defined'
+      f'{parameter.unit}, outside the limits {parameter.limits} within '
+      'which the perturbation is defined; perturbation.clip_values = True '
+      'moves values there'
     )
 
 
-def _geometric_block(perturbations):
-  """Returns the first and one past the last geometric perturbation."""
-  where = [i for i, p in enumerate(perturbations) if p.kind == 'geometric']
-  return (where[0], where[-1] + 1) if where else (0, 0)
+def _check_order(chain):
+  """Refuses what one resampling cannot do."""
+  first, last = chain._geometric or (0, 0)
+  kinds = [step.perturbation.kind for step in chain.steps]
+  if any(kind != 'geometric' for kind in kinds[first:last]):
+    raise ValueError(
+      'other factors between geometric ones cannot be fused into one '
+      f'resampling: {chain.names}. Put them before or after, or use '
+      "convention='sequential'"
+    )
+  if 'spatial' in kinds[:first]:
+    name = chain.steps[kinds.index('spatial')].perturbation.name
+    raise ValueError(
+      f'{name!r} acts on a whole image and cannot be fused ahead of the '
+      f'geometric factors: {chain.names}. Put it behind them, or use '
+      "convention='sequential'"
+    )
 
 
 def _to_8_bits(image):

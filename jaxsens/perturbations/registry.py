@@ -1,145 +1,144 @@
 """The perturbations that a factor may drive, by name.
 
-Each entry says what its value means (unit, identity, sensible range), whether
-the image differentiates in it, and where the convention comes from. `register`
-adds a perturbation of one's own; its name can then be used in a `Factor`.
+Every family has its own module, which lists what it has in `PERTURBATIONS`.
+`register` adds a perturbation of one's own; the names of its parameters can
+then be used in a `Factor`.
 """
 
-import dataclasses
-from typing import Protocol
+import difflib
+import itertools
 
-import jax
-
-from jaxsens.perturbations import geometry
+from jaxsens.perturbations import camera
+from jaxsens.perturbations import colour
+from jaxsens.perturbations import dirt
+from jaxsens.perturbations import distortions
+from jaxsens.perturbations import elastic
+from jaxsens.perturbations import homographies
+from jaxsens.perturbations import illumination
+from jaxsens.perturbations import jpeg
+from jaxsens.perturbations import noise
+from jaxsens.perturbations import optics
+from jaxsens.perturbations import perspectives
+from jaxsens.perturbations import perturbation as perturbation_lib
 from jaxsens.perturbations import photometry
+from jaxsens.perturbations import sensor
+from jaxsens.perturbations import sensor_noise
+from jaxsens.perturbations import severity
+from jaxsens.perturbations import splashes
+from jaxsens.perturbations import weather
 
+Parameter = perturbation_lib.Parameter
+Perturbation = perturbation_lib.Perturbation
 
-class Pointwise(Protocol):
-  """A photometric function of pixel values alone."""
-
-  def __call__(self, image: jax.Array, value: jax.Array) -> jax.Array:
-    """Returns the image (..., C) changed by the scalar value."""
-
-
-class Homography(Protocol):
-  """A geometric operation given by its homography."""
-
-  def __call__(self, value: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Returns (3, 3), output to input, in pixels of an image of that size."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Perturbation:
-  """One parametric change of an image.
-
-  Attributes:
-    name: the name that a `Factor` refers to.
-    kind: 'pointwise' (function is a `Pointwise`) or 'geometric' (function is a
-      `Homography`).
-    function: pure, traceable, defined at module level.
-    unit: of the value.
-    identity: the value that gives the image back.
-    sensible_range: (lower, upper) of values that make sense.
-    limits: (lower, upper) outside which the operation is not defined.
-    minifies: whether it shrinks parts of the picture, which then need kernels
-      wider than an output pixel.
-    differentiable: whether the image has a derivative in the value.
-    random: whether it draws from a key.
-    source: the convention followed.
-  """
-
-  name: str
-  kind: str
-  function: Pointwise | Homography
-  unit: str
-  identity: float
-  sensible_range: tuple[float, float]
-  source: str
-  limits: tuple[float, float] = (-float('inf'), float('inf'))
-  minifies: bool = False
-  differentiable: bool = True
-  random: bool = False
-
-  def __post_init__(self):
-    if self.kind not in ('pointwise', 'geometric'):
-      raise ValueError(
-        f'perturbation {self.name!r}: kind must be '
-        f"'pointwise' or 'geometric', got {self.kind!r}"
-      )
-
-
+_FAMILIES = (
+  homographies, perspectives, distortions, photometry, colour, illumination,
+  optics, noise, sensor, jpeg, elastic, weather, dirt, splashes, camera,
+  sensor_noise,
+)
 _REGISTRY: dict[str, Perturbation] = {}
+_PARAMETERS: dict[str, tuple[Perturbation, Parameter]] = {}
 
 
 def register(perturbation: Perturbation) -> Perturbation:
-  """Adds a perturbation; a name that another one holds raises ValueError."""
+  """Adds a perturbation.
+
+  Raises:
+    ValueError: another one has its name or that of one of its parameters.
+  """
   known = _REGISTRY.get(perturbation.name)
   if known is not None and known != perturbation:
     raise ValueError(
       f'perturbation {perturbation.name!r} is already registered'
     )
+  for parameter in perturbation.parameters:
+    owner = _PARAMETERS.get(parameter.name, (perturbation,))[0]
+    if owner.name != perturbation.name:
+      raise ValueError(
+        f'perturbation {perturbation.name!r}: parameter {parameter.name!r} is '
+        f'already registered by {owner.name!r}'
+      )
   _REGISTRY[perturbation.name] = perturbation
+  for parameter in perturbation.parameters:
+    _PARAMETERS[parameter.name] = perturbation, parameter
   return perturbation
 
 
 def get(name: str) -> Perturbation:
-  """Returns the perturbation of that name; KeyError lists the known ones."""
+  """Returns the perturbation of that name.
+
+  Raises:
+    KeyError: there is none; suggests the nearest and lists all.
+  """
   if name not in _REGISTRY:
-    raise KeyError(
-      f'unknown factor {name!r}; known perturbations: {", ".join(names())}'
-    )
+    raise KeyError(_unknown('perturbation', name, tuple(sorted(_REGISTRY))))
   return _REGISTRY[name]
 
 
+def parameter(name: str) -> tuple[Perturbation, Parameter]:
+  """Returns the parameter that a factor of that name drives, and its owner.
+
+  Raises:
+    KeyError: there is none; suggests the nearest and lists all.
+  """
+  if name not in _PARAMETERS:
+    raise KeyError(_unknown('factor', name, tuple(sorted(_PARAMETERS))))
+  return _PARAMETERS[name]
+
+
 def names() -> tuple[str, ...]:
-  """Returns the registered names in alphabetical order."""
-  return tuple(sorted(_REGISTRY))
+  """Returns the registered names in alphabetical order.
+
+  The severities of published benchmarks are not among them, though factors may
+  be named after them; see `severity.PERTURBATIONS`.
+  """
+  published = {found.name for found in severity.PERTURBATIONS}
+  return tuple(sorted(set(_REGISTRY) - published))
 
 
-register(Perturbation(
-  'brightness', 'pointwise', photometry.brightness, 'factor',
-  identity=1.0, sensible_range=(0.0, 2.0), limits=(0.0, float('inf')),
-  source="torchvision adjust_brightness: clip(factor * image)",
-))
-register(Perturbation(
-  'rotation', 'geometric', geometry.rotation, 'deg',
-  identity=0.0, sensible_range=(-90.0, 90.0),
-  source='torchvision rotate: counter-clockwise about the centre',
-))
-register(Perturbation(
-  'tilt', 'geometric', geometry.tilt, 'deg',
-  identity=0.0, sensible_range=(-20.0, 20.0), limits=(-80.0, 26.5),
-  minifies=True,
-  source='arXiv:2506.18751: the top edge shrinks by tan(t) W per side',
-))
-register(Perturbation(
-  'offset', 'pointwise', photometry.offset, 'share of white',
-  identity=0.0, sensible_range=(-0.5, 0.5),
-  source='additive brightness: clip(image + amount)',
-))
-register(Perturbation(
-  'gamma', 'pointwise', photometry.gamma, 'exponent',
-  identity=1.0, sensible_range=(0.5, 2.0), limits=(0.01, 100.0),
-  source='torchvision adjust_gamma: image ** exponent',
-))
-register(Perturbation(
-  'scale', 'geometric', geometry.scaling, 'factor',
-  identity=1.0, sensible_range=(0.5, 2.0), limits=(0.05, 20.0), minifies=True,
-  source='torchvision affine: zoom about the centre',
-))
-register(Perturbation(
-  'translation_x', 'geometric', geometry.translation_x, 'share of the width',
-  identity=0.0, sensible_range=(-0.5, 0.5),
-  source='torchvision affine: positive values move the picture to the right',
-))
-register(Perturbation(
-  'translation_y', 'geometric', geometry.translation_y, 'share of the height',
-  identity=0.0, sensible_range=(-0.5, 0.5),
-  source='torchvision affine: positive values move the picture down',
-))
-register(Perturbation(
-  'keystone', 'geometric', geometry.keystone, 'deg',
-  identity=0.0, sensible_range=(-20.0, 20.0), limits=(-60.0, 60.0),
-  minifies=True,
-  source='camera tilted about its horizontal axis, one image height away',
-))
+def parameter_names() -> tuple[str, ...]:
+  """Returns the names that factors may have; of severities see `names`."""
+  listed = set(names())
+  return tuple(sorted(
+    name for name, (owner, _) in _PARAMETERS.items() if owner.name in listed
+  ))
+
+
+def find_by_symptom(text: str) -> tuple[Perturbation, ...]:
+  """Returns what may be behind a symptom, the best match first.
+
+  Args:
+    text: what an operator says, for instance 'the housing vibrates'.
+
+  Returns:
+    Perturbations that share a word of four letters or more with the text in
+    name, symptoms or description.
+  """
+  asked = _words(text)
+  listed = names()
+  scores = {
+    name: 3 * len(asked & _words(' '.join(found.symptoms)))
+    + 2 * len(asked & _words(name.replace('_', ' ')))
+    + len(asked & _words(found.happens))
+    for name, found in _REGISTRY.items() if name in listed
+  }
+  best = sorted(scores, key=lambda name: (-scores[name], name))
+  return tuple(_REGISTRY[name] for name in best if scores[name])
+
+
+def _words(text: str) -> set[str]:
+  """Stems of the words of four letters or more, in lower case."""
+  letters = ''.join(c if c.isalpha() else ' ' for c in text.lower())
+  return {word[:5] for word in letters.split() if len(word) >= 4}
+
+
+def _unknown(what: str, name: str, known: tuple[str, ...]) -> str:
+  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  suggestion = f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
+  listed = ', '.join(n for n in known if n in set(parameter_names()))
+  return f'unknown {what} {name!r}{suggestion} Known: {listed}'
+
+
+for _perturbation in itertools.chain.from_iterable(
+  family.PERTURBATIONS for family in (*_FAMILIES, severity)
+):
+  register(_perturbation)

@@ -1,0 +1,186 @@
+"""Pages of the perturbations: what happens, how it looks, how it is called."""
+
+from collections.abc import Sequence
+import dataclasses
+import io
+import pathlib
+
+import matplotlib.figure
+import numpy as np
+from PIL import Image
+
+from jaxsens import files
+from jaxsens.reports import style
+
+_INDEX = 'README.md'
+_LEVELS = ('untouched', 'light', 'medium', 'heavy')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+  """A perturbation as its page shows it.
+
+  Attributes:
+    name: of the perturbation.
+    family: of the perturbation.
+    happens: what happens on the line.
+    symptoms: what an operator would say.
+    caveats: what the model leaves out.
+    source: the convention followed.
+    remarks: 'random', 'not differentiable' and so on.
+    parameters: rows (name, unit, default, sensible range, limits), as text.
+    levels: values of the main parameter: identity, light, medium, heavy.
+    pictures: (4, H, W, C) at these levels.
+    code: a call, at most three lines.
+  """
+
+  name: str
+  family: str
+  happens: str
+  symptoms: tuple[str, ...]
+  caveats: str
+  source: str
+  remarks: tuple[str, ...]
+  parameters: tuple[tuple[str, ...], ...]
+  levels: tuple[float, ...]
+  pictures: np.ndarray
+  code: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+  """Pictures of one perturbation over its range, for a contact sheet.
+
+  Attributes:
+    name: of the perturbation.
+    unit: of its main parameter.
+    values: of the main parameter, one per picture.
+    pictures: (N, H, W, C).
+  """
+
+  name: str
+  unit: str
+  values: tuple[float, ...]
+  pictures: np.ndarray
+
+
+def write_pages(
+  folder: pathlib.Path, entries: Sequence[Entry], picture_of: str
+) -> None:
+  """Writes one page per perturbation and an index by family and symptom.
+
+  Args:
+    folder: where; made if it is not there.
+    entries: the perturbations.
+    picture_of: what the pictures show, one sentence.
+  """
+  files.make_directory(folder)
+  for entry in entries:
+    files.write_bytes(folder / f'{entry.name}.png', _strip(entry.pictures))
+    files.write_text(folder / f'{entry.name}.md', _page(entry, picture_of))
+  files.write_text(folder / _INDEX, _index(entries))
+
+
+@style.styled
+def plot_sheet(title: str, rows: Sequence[Row]) -> matplotlib.figure.Figure:
+  """Returns a contact sheet, one row per perturbation.
+
+  Args:
+    title: of the sheet.
+    rows: with equally many pictures each.
+  """
+  columns = max(len(row.values) for row in rows)
+  size, left, top = 1.05, 1.75, 0.5
+  height = top + len(rows) * (size + 0.22)
+  figure = style.new_figure(left + columns * (size + 0.06) + 0.1, height)
+  figure.text(
+    0.1 / figure.get_figwidth(), 1 - 0.28 / height, title, fontsize=12,
+    color=style.INK,
+  )
+  for r, row in enumerate(rows):
+    bottom = height - top - (r + 1) * (size + 0.22) + 0.2
+    figure.text(
+      0.1 / figure.get_figwidth(), (bottom + size / 2) / height,
+      f'{style.shorten(row.name, 24)}\n{style.shorten(row.unit, 26)}',
+      fontsize=8, color=style.INK, va='center',
+    )
+    for c, (value, picture) in enumerate(
+      zip(row.values, row.pictures, strict=True)
+    ):
+      axes = style.add_axes(
+        figure, left + c * (size + 0.06), bottom, size, size
+      )
+      axes.imshow(
+        np.clip(picture, 0, 1).squeeze(), cmap='gray', vmin=0, vmax=1,
+        aspect='auto',
+      )
+      axes.set_axis_off()
+      axes.set_title(f'{value:.4g}', fontsize=7, pad=1.5)
+  return figure
+
+
+def _strip(pictures: np.ndarray) -> bytes:
+  """Pictures side by side as a PNG, two white pixels between them."""
+  height, channels = pictures.shape[1], pictures.shape[3]
+  gap = np.ones((height, 2, channels))
+  parts = [part for picture in pictures for part in (picture, gap)][:-1]
+  levels = np.round(np.clip(np.concatenate(parts, axis=1), 0, 1) * 255)
+  levels = levels.astype(np.uint8)
+  content = io.BytesIO()
+  Image.fromarray(levels.squeeze() if channels == 1 else levels).save(
+    content, 'PNG', optimize=True
+  )
+  return content.getvalue()
+
+
+def _page(entry: Entry, picture_of: str) -> str:
+  settings = ', '.join(
+    f'{label} {value:.4g}'
+    for label, value in zip(_LEVELS, entry.levels, strict=True)
+  )
+  table = [
+    '| factor | unit | default | sensible range | limits |',
+    '| --- | --- | --- | --- | --- |',
+    *(f'| {" | ".join(cells)} |' for cells in entry.parameters),
+  ]
+  remarks = f' ({", ".join(entry.remarks)})' if entry.remarks else ''
+  return '\n'.join([
+    f'# {entry.name}', '', f'*{entry.family}{remarks}*', '', entry.happens, '',
+    f'![{entry.name}]({entry.name}.png)', '', f'{settings}. {picture_of}', '',
+    *table, '', '```python', entry.code, '```', '',
+    f'**You may hear:** {"; ".join(entry.symptoms)}.', '',
+    f'**What the model leaves out:** {entry.caveats}', '',
+    f'**Convention:** {entry.source}', '',
+    f'[All perturbations]({_INDEX})', '',
+  ])
+
+
+def _index(entries: Sequence[Entry]) -> str:
+  lines = [
+    '# Perturbations', '',
+    'Generated by `python -m experiments.perturbations --catalogue='
+    'docs/perturbations`; do not edit by hand.', '',
+    '## By symptom', '', '| what is heard | what may be behind it |',
+    '| --- | --- |',
+  ]
+  behind = {}
+  for entry in entries:
+    for symptom in entry.symptoms:
+      behind.setdefault(symptom, []).append(f'[{entry.name}]({entry.name}.md)')
+  lines += [
+    f'| {symptom} | {", ".join(behind[symptom])} |'
+    for symptom in sorted(behind, key=str.lower)
+  ]
+  families = dict.fromkeys(entry.family for entry in entries)
+  for family in families:
+    lines += [
+      '', f'## {family.capitalize()}', '',
+      '| name | unit | sensible range | what happens |',
+      '| --- | --- | --- | --- |',
+    ]
+    lines += [
+      f'| [{e.name}]({e.name}.md) | {e.parameters[0][1]} | '
+      f'{e.parameters[0][3]} | {e.happens} |'
+      for e in entries if e.family == family
+    ]
+  return '\n'.join(lines) + '\n'
