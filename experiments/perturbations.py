@@ -76,9 +76,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
   if _CATALOGUE.value:
     pages = pathlib.Path(_CATALOGUE.value)
     entries = [
-      make_entry(key, image, registry.get(name)) for name in registry.names()
+      make_entry(key, _tinted(image), registry.get(name))
+      for name in registry.names()
     ]
-    catalogue.write_pages(pages, entries, f'Pictures: {described}.')
+    catalogue.write_pages(
+      pages, entries,
+      f'Pictures: {described}{", tinted" if image.shape[2] == 1 else ""}.',
+    )
     runs.LOG.info('%s', pages / 'README.md')
     written['catalogue'] = str(pages)
   return written
@@ -156,8 +160,15 @@ def _load(config, key_data) -> tuple[np.ndarray, str]:
     return pixels, path.name
   test = train.load_data(key_data, config).test
   return np.asarray(test.images[0], np.float32), (
-    f'{test.names[0]}, {test.description}'
+    f'{test.names[0]} of the data of {config.name}'
   )
+
+
+def _tinted(image: np.ndarray) -> np.ndarray:
+  """A gray image in the colour of hot metal, so that colours can change."""
+  if image.shape[2] == 3:
+    return image
+  return np.concatenate([image**0.8, image, image**1.3], axis=2)
 
 
 def _range(found) -> tuple[float, ...]:

@@ -76,7 +76,7 @@ def write_pages(
   """
   files.make_directory(folder)
   for entry in entries:
-    files.write_bytes(folder / f'{entry.name}.png', _strip(entry.pictures))
+    files.write_bytes(folder / f'{entry.name}.jpg', _strip(entry.pictures))
     files.write_text(folder / f'{entry.name}.md', _page(entry, picture_of))
   files.write_text(folder / _INDEX, _index(entries))
 
@@ -120,7 +120,7 @@ def plot_sheet(title: str, rows: Sequence[Row]) -> matplotlib.figure.Figure:
 
 
 def _strip(pictures: np.ndarray) -> bytes:
-  """Pictures side by side as a PNG, two white pixels between them."""
+  """Pictures side by side as a JPEG, two white pixels between them."""
   height, channels = pictures.shape[1], pictures.shape[3]
   gap = np.ones((height, 2, channels))
   parts = [part for picture in pictures for part in (picture, gap)][:-1]
@@ -128,7 +128,7 @@ def _strip(pictures: np.ndarray) -> bytes:
   levels = levels.astype(np.uint8)
   content = io.BytesIO()
   Image.fromarray(levels.squeeze() if channels == 1 else levels).save(
-    content, 'PNG', optimize=True
+    content, 'JPEG', quality=90, optimize=True
   )
   return content.getvalue()
 
@@ -146,7 +146,7 @@ def _page(entry: Entry, picture_of: str) -> str:
   remarks = f' ({", ".join(entry.remarks)})' if entry.remarks else ''
   return '\n'.join([
     f'# {entry.name}', '', f'*{entry.family}{remarks}*', '', entry.happens, '',
-    f'![{entry.name}]({entry.name}.png)', '', f'{settings}. {picture_of}', '',
+    f'![{entry.name}]({entry.name}.jpg)', '', f'{settings}. {picture_of}', '',
     *table, '', '```python', entry.code, '```', '',
     f'**You may hear:** {"; ".join(entry.symptoms)}.', '',
     f'**What the model leaves out:** {entry.caveats}', '',
