@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 from PIL import Image
 import pytest
@@ -16,6 +17,7 @@ from configs import weld as weld_config
 from experiments import gpc
 from experiments import runs
 from experiments import train
+from jaxsens.perturbations import registry
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
@@ -321,3 +323,36 @@ def test_a_data_set_has_a_report_of_its_own(finished):
   page = (workdir / 'population.html').read_text()
   assert 'accuracy' in page
   assert (workdir / 'figures' / 'population_accuracy.png').stat().st_size > 0
+
+
+def test_factor_that_is_only_named_takes_its_sensible_range():
+  config = weld_config.get_config()
+  config.factor_order = ('rotation', 'defocus', 'imagenet_c_fog')
+  space = gpc.make_space(config)
+  for name, factor in zip(space.names[1:], space.factors[1:], strict=True):
+    _, parameter = registry.parameter(name)
+    np.testing.assert_allclose(
+      (factor.lower, factor.upper), parameter.sensible_range, atol=1e-9
+    )
+    assert factor.unit == parameter.unit
+
+
+@pytest.mark.parametrize('border', ['constant', 'edge', 'reflect'])
+def test_border_of_the_config_reaches_the_picture(border):
+  config = weld_config.get_config('line')
+  config.perturbation.border = border
+  config.perturbation.fill = 0.25
+  chain = gpc.make_chain(config, gpc.make_space(config))
+  values = np.array(chain.identity)
+  values[chain.names.index('translation_x')] = 0.1
+  white = np.ones((70, 60, 1), np.float32)
+  picture = chain(white, values, jax.random.key(0))
+  expected = 0.25 if border == 'constant' else 1.0
+  np.testing.assert_allclose(picture[:, 0], expected, atol=1e-6)
+
+
+def test_unknown_border_is_refused():
+  config = weld_config.get_config()
+  config.perturbation.border = 'mirror'
+  with pytest.raises(ValueError, match="'reflect'.*'mirror'"):
+    gpc.make_chain(config, gpc.make_space(config))
