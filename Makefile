@@ -26,6 +26,7 @@ benchmark: peers
 	$(BIN)/python -m experiments.benchmark --suite=fit
 	$(BIN)/python -m experiments.benchmark --suite=evaluation
 	$(BIN)/python -m experiments.benchmark --suite=gpc --sections=functions,adaptive,bootstrap,coverage
+	$(BIN)/python -m experiments.benchmark --suite=perturbations
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -6,9 +6,13 @@
     --catalogue=docs/perturbations
   python -m experiments.perturbations --config=configs/weld.py \
     --symptom='the housing vibrates'
+  python -m experiments.perturbations --config=configs/weld.py \
+    --image=photo.jpg --severities=imagenet_c
 
 Writes a contact sheet per family into the run directory; with --catalogue also
-a page per perturbation with pictures, units, limits and code.
+a page per perturbation with pictures, units, limits and code; with --severities
+instead one sheet of a benchmark's 19 corruptions at severity 1 to 5 and between
+2 and 3, on the middle of the image at the benchmark's size.
 """
 
 from collections.abc import Sequence
@@ -32,6 +36,8 @@ from jaxsens import files
 from jaxsens.perturbations import chains
 from jaxsens.perturbations import perturbation as perturbation_lib
 from jaxsens.perturbations import registry
+from jaxsens.perturbations import severity
+from jaxsens.perturbations import severity_tables
 from jaxsens.reports import catalogue
 from jaxsens.reports import style
 
@@ -44,10 +50,16 @@ _CATALOGUE = flags.DEFINE_string(
 _SYMPTOM = flags.DEFINE_string(
   'symptom', None, 'What an operator says; lists what may be behind it.'
 )
+_SEVERITIES = flags.DEFINE_enum(
+  'severities', None, severity.BENCHMARKS,
+  'Benchmark whose severities are shown, instead of the perturbations.'
+)
 _NUM_PICTURES = 7
 _PAGE_SIZE = 112
 # Parts of the way from the identity to the far end of the sensible range.
 _LEVELS = (0.0, 0.25, 0.5, 1.0)
+# Of the sheet of severities: the published ones and one between.
+_SHOWN_SEVERITIES = (1.0, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
@@ -56,6 +68,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
     return _answer(_SYMPTOM.value)
   key, key_data = jax.random.split(jax.random.key(config.seed))
   image, described = _load(config, key_data)
+  if _SEVERITIES.value is not None:
+    return _write_severities(
+      key, image, described, _SEVERITIES.value, workdir / 'perturbations'
+    )
   size = (config.model.image_size,) * 2
   families = {}
   for name in tqdm.tqdm(registry.names(), unit='perturbation'):
@@ -113,6 +129,32 @@ def render(
   return np.stack([apply(jnp.asarray(value, jnp.float32)) for value in values])
 
 
+def render_severities(
+  key: jax.Array,
+  image: np.ndarray,
+  benchmark: str,
+  severities: Sequence[float] = _SHOWN_SEVERITIES,
+) -> list[catalogue.Row]:
+  """Returns a row per corruption of a benchmark, all of the same draws.
+
+  Args:
+    key: of what is random; the same for all corruptions and severities.
+    image: (H, W, C) in [0, 1] of the benchmark's size.
+    benchmark: one of `severity.BENCHMARKS`.
+    severities: in [1, 5].
+  """
+  rows = []
+  for name in tqdm.tqdm(severity.names(benchmark), unit='corruption'):
+    corrupt = getattr(severity, benchmark)
+    rows.append(catalogue.Row(
+      name, 'severity', tuple(severities),
+      np.stack([
+        jax.jit(corrupt(name, s))(image, key) for s in severities
+      ]),
+    ))
+  return rows
+
+
 def make_entry(
   key: jax.Array, image: np.ndarray, found: perturbation_lib.Perturbation
 ) -> catalogue.Entry:
@@ -162,6 +204,30 @@ def _load(config, key_data) -> tuple[np.ndarray, str]:
   return np.asarray(test.images[0], np.float32), (
     f'{test.names[0]} of the data of {config.name}'
   )
+
+
+def _write_severities(key, image, described, benchmark, folder) -> dict:
+  """Writes the sheet of a benchmark; returns its path."""
+  side = severity_tables.SIDES[benchmark]
+  path = folder / f'{benchmark}.png'
+  rows = render_severities(key, _middle(image, side), benchmark)
+  files.make_directory(folder)
+  files.write_bytes(path, style.render_png(
+    catalogue.plot_sheet(f'{benchmark} on {described}', rows)
+  ))
+  runs.LOG.info('%s', path)
+  return {benchmark: str(path)}
+
+
+def _middle(image: np.ndarray, side: int) -> np.ndarray:
+  """The square in the middle of an image, resized to side x side."""
+  short = min(image.shape[:2])
+  top, left = ((n - short) // 2 for n in image.shape[:2])
+  square = image[top:top + short, left:left + short]
+  resized = jax.image.resize(
+    square, (side, side, image.shape[2]), 'linear', antialias=True
+  )
+  return np.clip(np.asarray(resized, np.float32), 0, 1)
 
 
 def _tinted(image: np.ndarray) -> np.ndarray:

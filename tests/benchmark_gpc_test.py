@@ -481,7 +481,7 @@ class NetworkTest(absltest.TestCase):
       and 'images' in row
     }
     self.assertEqual(images, {
-      'slopes, all 4': 4, 'slopes, 2 tuned on': 2, 'slopes, 2 held out': 2
+      'slopes, all 4': 4, 'slopes, 2 tuned on': 2, 'slopes, 2 others': 2
     })
     self.assertEqual(
       [row['row'] for row in rows if row['table'].startswith('runs that')],
@@ -493,17 +493,17 @@ class NetworkTest(absltest.TestCase):
       ):
         rows = list(gpc_studies.cifar(
           _ignore, self.places(), num_images=18, num_keys=1, sizes=(16,),
-          num_first=2, num_held_out=1, recipe_sizes=(400,),
+          num_first=2, num_others=1, recipe_sizes=(400,),
           pick_freeze_sizes=(), gaussian_sizes=(),
         ))
     of_recipe = [row for row in rows if 'least squares' in row['row']]
     self.assertEqual(
       [(row['table'], row['images']) for row in of_recipe],
-      [('slopes, first 2', 2), ('slopes, first 1 held out', 1)],
+      [('slopes, first 2', 2), ('slopes, first 1 others', 1)],
     )
     self.assertEqual(
       [row['table'] for row in rows[:4]],
-      ['slopes, first 2', 'slopes, first 1 held out', 'slopes, 2 held out',
+      ['slopes, first 2', 'slopes, first 1 others', 'slopes, 2 others',
        'slopes, all 18'],
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ def test_suite_measures_ours_the_peers_and_the_network(tmp_path, monkeypatch):
   output = tmp_path / 'perturbations.json'
   options = {
     'workdir': str(tmp_path / 'rows'), 'names': ['brightness', 'dust'],
+    'severities': ['contrast'],
   }
   lines = []
   report = benchmark.run(
@@ -51,7 +52,10 @@ def test_suite_measures_ours_the_peers_and_the_network(tmp_path, monkeypatch):
       assert flagged == (table[measure][name] > bound)
   rows = (tmp_path / 'rows' / 'perturbations.jsonl').read_text().splitlines()
   kept = [json.loads(row) for row in rows]
-  assert {row['row'] for row in kept if 'row' in row} == names
+  assert {row['row'] for row in kept if 'row' in row} == names | {'contrast'}
+  corruptions = report['result'][perturbations._SEVERITY]
+  assert corruptions['images']['contrast'] > 0
+  assert set(corruptions['share_of_resnet18']) == {'contrast'}
   assert 'share of resnet18' in benchmark.markdown(report)
   assert any('of a ResNet18' in line for line in lines)
 
@@ -69,14 +73,18 @@ def test_ratios_are_taken_within_a_round(monkeypatch):
   )
   peers = [perturbation_peers.Peer(n, 1, lambda: None) for n in 'ab']
   forward = perturbations._contestant('resnet18', 8, lambda: None)
-  row = perturbations._speed(None, peers, forward, 4, 0.0, 2)
+  ours = {'values': len, 'images': len}
+  row = perturbations._speed(ours, peers, forward, 4, 0.0, 2)
   assert row['share_of_resnet18'] == 0.2 and row['costly'] == 1
   # 30 over 20 in the first round, 60 over 40 in the second.
   assert row['over_peer'] == 1.5 and row['slower'] == 1
   assert row['values_over_peer'] == 0.75
   np.testing.assert_allclose(row['values'], 1000 / 60)
-  row = perturbations._speed(None, [], forward, 4, 0.0, 2)
+  row = perturbations._speed(ours, [], forward, 4, 0.0, 2)
   assert 'over_peer' not in row and 'slower' not in row
+  row = perturbations._speed({'images': len}, peers, forward, 4, 0.0, 2)
+  assert row['share_of_resnet18'] == 0.4 and row['costly'] == 1
+  assert row['over_peer'] == 1.5 and 'values_over_peer' not in row
 
 
 def test_images_that_are_streamed_do_not_add_to_the_peak():
@@ -87,7 +95,25 @@ def test_images_that_are_streamed_do_not_add_to_the_peak():
   measures = perturbations._memory(ours, (2, 40))
   # 38 pictures of 0.75 MiB would have been held.
   assert measures['if_all_were_held'] == 28.5
-  assert abs(measures['values']) < 10 and abs(measures['images']) < 10
+  assert measures['values'] < 10 and measures['images'] < 10
+  assert measures['grows'] == 0
+
+
+def test_images_that_are_all_held_are_seen_to_grow():
+  if not perturbations.has_resettable_peak():
+    pytest.skip('the peak of memory cannot be reset here')
+  images = perturbations._images(0, 2, 256)
+
+  def stream(num_images):
+    held = [np.copy(images[0]) for _ in range(num_images)]
+    del held
+
+  ours = types.SimpleNamespace(
+    images=images, at_values=abs, over_images=stream
+  )
+  measures = perturbations._memory(ours, (2, 400))
+  assert measures['grows'] == 1
+  assert measures['images'] > 0.5 * measures['if_all_were_held']
 
 
 def test_peers_have_names_of_the_registry_and_give_pictures():
@@ -139,3 +165,5 @@ def test_bad_options_are_refused(tmp_path):
     perturbations.run(_ignore, names=['brightnes'], workdir=str(tmp_path))
   with pytest.raises(ValueError, match='num_images: 33.*chunk_size 32'):
     perturbations.run(_ignore, num_images=33, workdir=str(tmp_path))
+  with pytest.raises(KeyError, match="did you mean 'frost'"):
+    perturbations.run(_ignore, severities=['frots'], workdir=str(tmp_path))

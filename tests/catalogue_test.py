@@ -9,6 +9,7 @@ import pytest
 
 from experiments import perturbations
 from jaxsens.perturbations import registry
+from jaxsens.perturbations import severity
 from jaxsens.reports import catalogue
 from jaxsens.reports import style
 
@@ -60,6 +61,24 @@ def test_code_of_a_page_runs(tmp_path):
   names['image'] = _image()
   exec(entry.code, names)  # noqa: S102
   assert names['picture'].shape == (224, 224, 3)
+
+
+def test_severities_are_those_of_the_benchmark_on_the_middle(monkeypatch):
+  names = ('gaussian_noise', 'contrast')
+  monkeypatch.setattr(severity, 'names', lambda benchmark: names)
+  image = perturbations._middle(_image(), 16)
+  assert image.shape == (16, 16, 3)
+  # The middle 32 x 32 of 40 x 32, two pixels into one.
+  np.testing.assert_allclose(
+    image.mean((0, 1)), _image()[4:36].mean((0, 1)), atol=0.01
+  )
+  rows = perturbations.render_severities(_KEY, image, 'cifar_c', (1, 2.5, 5))
+  assert [row.name for row in rows] == list(names)
+  for row in rows:
+    for s, picture in zip(row.values, row.pictures, strict=True):
+      np.testing.assert_allclose(
+        picture, severity.cifar_c(row.name, s)(image, _KEY), atol=1e-5
+      )
 
 
 @pytest.mark.parametrize('channels', [1, 3])

@@ -168,6 +168,30 @@ def test_fused_chain_of_six_factors_is_one_resampling():
 
 
 @pytest.mark.parametrize('names', [
+  ('scale', 'translation_x'), ('tilt', 'scale'), ('rotation', 'translation_y'),
+  ('scale', 'rotation', 'tilt'),
+])
+def test_chain_that_knows_zeros_equals_the_warp_that_does_not(names):
+  with jax.enable_x64(True):
+    frame = jnp.asarray(_frame(60, 50) / 255, float)
+    chain = chains.make_chain(_space(*names), (40, 44))
+    lower, upper = np.array([
+      registry.get(name).sensible_range for name in names
+    ]).T
+    values = lower + 0.63 * (upper - lower)
+    pull = geometry.compose([
+      registry.get(name).function(value, size=(60, 50))
+      for name, value in zip(names, values, strict=True)
+    ])
+    prepared = jax.jit(chain.prepare)(frame)
+    expected = jax.jit(geometry.warp, static_argnums=2)(
+      prepared, pull, (40, 44)
+    )
+    actual = jax.jit(chain.apply)(prepared, jnp.asarray(values))
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize('names', [
   ('brightness', 'rotation'), ('rotation', 'brightness'),
 ])
 def test_fused_chain_agrees_with_the_sequence_at_equal_size(names):

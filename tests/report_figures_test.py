@@ -155,3 +155,10 @@ def test_drawing_touches_no_global_state():
   before = dict(matplotlib.rcParams)
   figures.plot_curves(_image(), _CLASSES)
   assert dict(matplotlib.rcParams) == before
+
+
+def test_wrapped_text_breaks_at_blanks_and_behind_underscores():
+  assert style.wrap('gaussian_noise', 12) == 'gaussian_\nnoise'
+  assert style.wrap('(share of the width)', 12) == '(share of\nthe width)'
+  assert style.wrap('tilt', 12) == 'tilt'
+  assert style.wrap('translation_x', 13) == 'translation_x'

@@ -75,7 +75,7 @@ def cifar(
   num_keys: int,
   sizes: Sequence[int],
   num_first: int,
-  num_held_out: int,
+  num_others: int,
   recipe_sizes: Sequence[int],
   pick_freeze_sizes: Sequence[int],
   gaussian_sizes: Sequence[int],
@@ -86,10 +86,10 @@ def cifar(
   log(f'cifar: {len(truths)} of {num_images} images have a truth')
   runs = network_runs.Runs(study, places.folder / 'network')
   runs.warm_up()
-  held_out = [i for i in truths if i not in _TUNED_CIFAR]
-  first, fresh = list(truths)[:num_first], held_out[:num_held_out]
+  others = [i for i in truths if i not in _TUNED_CIFAR]
+  first, fresh = list(truths)[:num_first], others[:num_others]
   groups = _named({
-    'first {}': first, 'first {} held out': fresh, '{} held out': held_out,
+    'first {}': first, 'first {} others': fresh, '{} others': others,
     'all {}': list(truths),
   })
   yield from engine(runs, truths, groups, sizes, num_keys)
@@ -168,7 +168,7 @@ def _race_with_recipe(
   groups = _named({
     'first {}': first,
     '{} tuned on': [i for i in truths if i in _TUNED_STEEL],
-    '{} held out': [i for i in truths if i not in _TUNED_STEEL],
+    '{} others': [i for i in truths if i not in _TUNED_STEEL],
     'all {}': list(truths),
   })
   of_engine = []

@@ -65,7 +65,7 @@ def run(
   num_keys: int = 3,
   cifar_sizes: Sequence[int] = (64, 128, 256, 512, 1024, 2048, 4096),
   num_first: int = 12,
-  num_held_out: int = 12,
+  num_others: int = 12,
   recipe_sizes: Sequence[int] = (1000, 10_000),
   pick_freeze_sizes: Sequence[int] = (1000, 4096, 10_000),
   gaussian_sizes: Sequence[int] = (128, 256, 512),
@@ -101,7 +101,7 @@ def run(
       recipe on steel has key 0 alone.
     cifar_sizes: runs per image of the engine, growing.
     num_first: first images, which the peers get; a table of their own.
-    num_held_out: the same of the images that had no say.
+    num_others: the same of images on which no factor was tuned.
     recipe_sizes: runs per image of the source system's recipe.
     pick_freeze_sizes: runs per image of pick-freeze.
     gaussian_sizes: runs per image of the plain Gaussian process.
@@ -150,7 +150,7 @@ def run(
     'bootstrap': lambda: gpc_races.bootstrap(num_resamples, *bootstrap_size),
     'cifar': lambda: gpc_studies.cifar(
       log, places, num_images=cifar_images, num_keys=num_keys,
-      sizes=cifar_sizes, num_first=num_first, num_held_out=num_held_out,
+      sizes=cifar_sizes, num_first=num_first, num_others=num_others,
       recipe_sizes=recipe_sizes,
       pick_freeze_sizes=pick_freeze_sizes, gaussian_sizes=gaussian_sizes,
     ),

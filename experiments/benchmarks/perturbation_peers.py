@@ -3,7 +3,8 @@
 Only calls of equal meaning are listed: the same operation on float images where
 the library has it, at a value from the middle of our range. A library that
 takes no value per image gets one value for the whole batch, which is to its
-advantage. Libraries that take one image at a time get one, on one core.
+advantage. Libraries that take one image at a time get one, on one core; what
+works on an array whatever its shape gets the whole batch.
 """
 
 from collections.abc import Callable
@@ -17,11 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks import nrtk_peers
+from jaxsens.perturbations import severity
 from third_party.pytorch_baselines import torchvision_import
 
 LIBRARIES = (
-  'torchvision', 'kornia', 'imagecorruptions', 'dm_pix', 'skimage'
-)  # fmt: skip
+  'torchvision', 'kornia', 'imagecorruptions', 'dm_pix', 'skimage', 'nrtk'
+)
 """Where peers are looked for."""
 
 # Radians of 20 degrees.
@@ -67,7 +70,7 @@ def peers(
   images: np.ndarray,
   log: Callable[[str], Any],
 ) -> dict[str, list[Peer]]:
-  """Returns the calls by the name of our perturbation.
+  """Returns the calls by the name of our perturbation or 'imagenet_c/<name>'.
 
   Args:
     modules: from `load`.
@@ -83,7 +86,8 @@ def peers(
       log(f'{library} is left out: {type(error).__name__}: {error}')
       continue
     for name, call in calls.items():
-      count = 1 if per_image else len(images)
+      whole = not per_image or (library, name) in _WHOLE
+      count = len(images) if whole else 1
       table.setdefault(name, []).append(Peer(library, count, call))
   return table
 
@@ -251,7 +255,9 @@ def _imagecorruptions(module, images):
   def corrupt(name):
     return lambda: module.corrupt(levels, severity=3, corruption_name=name)
 
-  return {ours: corrupt(theirs) for ours, theirs in names.items()}
+  return {ours: corrupt(theirs) for ours, theirs in names.items()} | {
+    f'imagenet_c/{name}': corrupt(name) for name in severity.names('imagenet_c')
+  }
 
 
 def _dm_pix(module, images):
@@ -307,14 +313,14 @@ def _skimage(module, images):
   estimate = getattr(transform.ProjectiveTransform, 'from_estimate', None)
   projective = warp(estimate(moved, corners)) if estimate else None
   return {
-    'gamma': lambda: module.exposure.adjust_gamma(image, 1.3),
-    'invert': lambda: module.util.invert(image),
+    'gamma': lambda: module.exposure.adjust_gamma(images, 1.3),
+    'invert': lambda: module.util.invert(images),
     'gaussian_blur': lambda: module.filters.gaussian(
       image, 2.0, mode='nearest', channel_axis=-1
     ),
-    'gaussian_noise': lambda: noise(image, 'gaussian', var=0.01),
-    'speckle_noise': lambda: noise(image, 'speckle', var=0.04),
-    'impulse_noise': lambda: noise(image, 's&p', amount=0.1),
+    'gaussian_noise': lambda: noise(images, 'gaussian', var=0.01),
+    'speckle_noise': lambda: noise(images, 'speckle', var=0.04),
+    'impulse_noise': lambda: noise(images, 's&p', amount=0.1),
     'rotation': lambda: transform.rotate(image, 20.0),
     'scale': warp(transform.AffineTransform(scale=0.8)),
     'shear_x': warp(transform.AffineTransform(shear=0.2)),
@@ -338,5 +344,11 @@ _PARTS = {
 _MAKERS = {
   'torchvision': (_torchvision, False), 'kornia': (_kornia, False),
   'imagecorruptions': (_imagecorruptions, True), 'dm_pix': (_dm_pix, False),
-  'skimage': (_skimage, True),
+  'skimage': (_skimage, True), 'nrtk': (nrtk_peers.calls, True),
 }
+# Of the others: what takes an array of any shape, the whole batch at once.
+_WHOLE = frozenset(
+  ('skimage', name) for name in (
+    'gamma', 'invert', 'gaussian_noise', 'speckle_noise', 'impulse_noise'
+  )
+)

@@ -9,17 +9,21 @@ Contestants of a race (`races`), one race per perturbation:
   images as it takes at once;
 - a forward pass of a ResNet18 on 8 images of the same size.
 
+The corruptions of ImageNet-C at severity 3 run as images in a table of their
+own, beside imagecorruptions and the same forward pass.
+
 Images are RGB float32 and stream through in chunks. Main values run through the
 sensible range; other parameters keep their defaults. Ratios are medians over
 the rounds:
 
     over_peer = images / fastest peer of the round
-    share_of_resnet18 = values / forward pass
+    share_of_resnet18 = values (of a corruption: images) / forward pass
 
 `slower` is 1 where over_peer is above 1.05, `costly` where the share is above
 0.15. Memory: growth of the peak of the process from `memory_images[0]` to
-`memory_images[1]` images streamed, beside the size of a chunk and that of the
-images added; Linux only. The allocator makes it vary by a chunk or two.
+`memory_images[1]` images streamed, the smallest of several repetitions; beside
+the size of a chunk and that of the images added. `grows` is 1 above half of the
+latter. Linux only.
 
     python -m experiments.benchmark --suite=perturbations
     python -m experiments.benchmark --suite=perturbations \
@@ -29,6 +33,9 @@ images added; Linux only. The allocator makes it vary by a chunk or two.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import ctypes
+import functools
+import gc
 import pathlib
 import statistics
 from typing import Any
@@ -46,6 +53,7 @@ from jaxsens import factors
 from jaxsens.models import resnet
 from jaxsens.perturbations import chains
 from jaxsens.perturbations import registry
+from jaxsens.perturbations import severity
 
 Log = Callable[[str], Any]
 
@@ -55,17 +63,22 @@ LARGEST_SHARE = 0.15
 """Share of a forward pass that a perturbation may cost."""
 _SECTION = 'perturbations'
 _SPEED = 'milliseconds per image'
+_SEVERITY = 'imagenet_c at severity 3, milliseconds per image'
 _MEMORY = 'growth of the peak of memory, MiB'
 _NUM_CLASSES = 1000
+# Of ImageNet-C, at which imagecorruptions runs as well.
+_LEVEL = 3
+_NUM_REPETITIONS = 3
 
 
 def run(
   log: Log,
   *,
   names: Sequence[str] | None = None,
+  severities: Sequence[str] | None = None,
   size: int = 224,
   num_images: int = 64,
-  chunk_size: int = 32,
+  chunk_size: int = 8,
   memory_images: Sequence[int] = (64, 256),
   network_batch: int = 8,
   seconds: float = 0.1,
@@ -77,7 +90,10 @@ def run(
 
   Args:
     log: receives one line of text at a time.
-    names: of registered perturbations; None is all.
+    names: of registered perturbations; None is all but those of the
+      benchmarks of severities.
+    severities: corruptions of ImageNet-C; None is all, but none where `names`
+      are given.
     size: height and width of the images, pixels.
     num_images: images or values that stream through in one repetition.
     chunk_size: of them in one call; a peer that takes a batch gets as many.
@@ -96,6 +112,10 @@ def run(
     KeyError: an unknown perturbation.
     ValueError: num_images is no multiple of chunk_size.
   """
+  if severities is None:
+    severities = severity.names('imagenet_c') if names is None else ()
+  for name in severities:
+    severity.imagenet_c(name, _LEVEL)
   names = registry.names() if names is None else tuple(names)
   for name in names:
     registry.get(name)
@@ -116,7 +136,8 @@ def run(
       yield {
         'table': _SPEED, 'row': name,
         **_speed(
-          ours, perturbation_peers.working(peers.get(name, ()), log), forward,
+          {'values': ours.at_values, 'images': ours.over_images},
+          perturbation_peers.working(peers.get(name, ()), log), forward,
           num_images, seconds, num_rounds,
         ),
       }
@@ -124,6 +145,16 @@ def run(
         yield {
           'table': _MEMORY, 'row': name, **_memory(ours, memory_images),
         }
+    for name in severities:
+      found = peers.get(f'imagenet_c/{name}', ())
+      yield {
+        'table': _SEVERITY, 'row': name,
+        **_speed(
+          {'images': _severity(name, images, seed)},
+          perturbation_peers.working(found, log), forward, num_images, seconds,
+          num_rounds,
+        ),
+      }
 
   folder = pathlib.Path(workdir)
   folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +165,9 @@ def run(
   for row in tables.record(folder, _SECTION, rows(), options):
     log(tables.describe(row))
   result = tables.read(folder, (_SECTION,))
-  _log_exceptions(result[_SPEED], log)
+  for table in (_SPEED, _SEVERITY):
+    if table in result:
+      _log_exceptions(result[table], log)
   return result
 
 
@@ -174,6 +207,21 @@ class _Ours:
     """Streams images, which are prepared as well."""
     for _ in range(num_images // len(self.images)):
       jax.block_until_ready(self._images(self.images, self.values, self.keys))
+
+
+def _severity(
+  name: str, images: np.ndarray, seed: int
+) -> Callable[[int], None]:
+  """Returns what streams a number of images through a corruption."""
+  corrupt = jax.jit(jax.vmap(severity.imagenet_c(name, _LEVEL)))
+  inputs = jnp.asarray(images)
+  keys = jax.random.split(jax.random.key(seed), len(images))
+
+  def stream(num_images):
+    for _ in range(num_images // len(images)):
+      jax.block_until_ready(corrupt(inputs, keys))
+
+  return stream
 
 
 def _images(seed: int, count: int, size: int) -> np.ndarray:
@@ -217,52 +265,71 @@ def _contestant(
 def _speed(ours, peers, forward, num_images, seconds, num_rounds):
   """Returns the measures of one perturbation."""
   contestants = [
-    _contestant('values', num_images, lambda: ours.at_values(num_images)),
-    _contestant('images', num_images, lambda: ours.over_images(num_images)),
+    *(
+      _contestant(name, num_images, functools.partial(stream, num_images))
+      for name, stream in ours.items()
+    ),
     *(_contestant(p.library, p.num_images, p.call) for p in peers), forward,
   ]
   rates = races.race(
     contestants, seconds=seconds, num_rounds=num_rounds, log=lambda line: None
   )
   network = rates[forward.name]
-  share = races.median_ratio(network, rates['values'])
+  with_values = 'values' in ours
+  share = races.median_ratio(
+    network, rates['values' if with_values else 'images']
+  )
   row = {
     name: 1000 / statistics.median(of) for name, of in rates.items()
-  } | {
-    'share_of_resnet18': share,
-    'share_with_preparing': races.median_ratio(network, rates['images']),
-    'costly': int(share > LARGEST_SHARE),
-  }
+  } | {'share_of_resnet18': share, 'costly': int(share > LARGEST_SHARE)}
+  if with_values:
+    row['share_with_preparing'] = races.median_ratio(network, rates['images'])
   fastest = races.fastest({p.library: rates[p.library] for p in peers})
   if fastest is not None:
     over = races.median_ratio(fastest, rates['images'])
-    row |= {
-      'over_peer': over,
-      'values_over_peer': races.median_ratio(fastest, rates['values']),
-      'slower': int(over > 1 + TOLERANCE),
-    }
+    row |= {'over_peer': over, 'slower': int(over > 1 + TOLERANCE)}
+    if with_values:
+      row['values_over_peer'] = races.median_ratio(fastest, rates['values'])
   return row
 
 
 def _memory(ours: _Ours, counts: Sequence[int]) -> dict[str, float]:
   """Returns how the peak grows from the first number of images to the last."""
+  extra = (counts[-1] - counts[0]) * ours.images[0].nbytes / 2**20
   measures = {}
   for measure, stream in (
     ('values', ours.at_values), ('images', ours.over_images)
   ):
-    # Fills the pools of the allocator.
-    stream(counts[0])
-    peaks = []
-    for count in counts:
-      # Sets the peak of the process to what it holds now.
-      pathlib.Path('/proc/self/clear_refs').write_text('5')
-      stream(count)
-      peaks.append(_peak())
-    measures[measure] = peaks[-1] - peaks[0]
-  extra = (counts[-1] - counts[0]) * ours.images[0].nbytes
+    # What is made once is made here.
+    stream(counts[-1])
+    measures[measure] = min(
+      _growth(stream, counts) for _ in range(_NUM_REPETITIONS)
+    )
+  grows = max(measures.values()) > extra / 2
   return measures | {
-    'one_chunk': ours.images.nbytes / 2**20, 'if_all_were_held': extra / 2**20
+    'grows': int(grows), 'one_chunk': ours.images.nbytes / 2**20,
+    'if_all_were_held': extra,
   }
+
+
+def _growth(stream: Callable[[int], None], counts: Sequence[int]) -> float:
+  """Returns the peak at the last number of images less that at the first."""
+  peaks = []
+  for count in counts:
+    gc.collect()
+    _return_freed_memory()
+    # Sets the peak of the process to what it holds now.
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+    stream(count)
+    peaks.append(_peak())
+  return peaks[-1] - peaks[0]
+
+
+def _return_freed_memory() -> None:
+  """Has glibc give back what its pools hold, which would hide a growth."""
+  trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+  if trim is not None:
+    trim(0)
 
 
 def _peak() -> float:

@@ -231,7 +231,9 @@ class Chain:
     before = lambda pixels: self._run(pixels, values, None, 0, first)
     image = geometry.warp(
       prepared, moved, self.size, pointwise=before, method=self.method,
-      fill=self.fill,
+      fill=self.fill, zeros=geometry.common_zeros([
+        step.perturbation.zeros for step in self.steps[first:last]
+      ]),
     )
     return self._run(image, values, key, last, len(self.steps))
 

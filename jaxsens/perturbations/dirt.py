@@ -19,6 +19,7 @@ from jaxsens.perturbations import random_fields
 from jaxsens.perturbations import textures
 
 _NUM_SPECKS = 24
+_SPECKS_AT_ONCE = 6
 _NUM_SCRATCHES = 7
 # Deviation of the blur under grease, as share of the shorter side.
 _GREASE_BLUR = 0.03
@@ -55,19 +56,33 @@ def dust(
     jnp.asarray(a, image.dtype) for a in (opacity, radius, softness)
   )
   draws = random_fields.uniform(key, (6, _NUM_SPECKS), image.dtype)
-  x, y = textures.offsets(draws, image.shape)
   radii = radius * (0.4 + 1.2 * draws[2])
   # In squared radii; a pixel is about 2 / radius of them.
   border = jnp.sqrt(softness**2 + radii**-2)
   cos, sin = (f(2 * math.pi * draws[3]) for f in (jnp.cos, jnp.sin))
   stretch = 1 + 0.8 * draws[4]
-  transmission = 1.0
-  for j in range(_NUM_SPECKS):
-    u, v = x[j] * cos[j] + y[j] * sin[j], y[j] * cos[j] - x[j] * sin[j]
-    squares = (u * u * stretch[j] + v * v / stretch[j]) / radii[j] ** 2
-    mask = textures.smoothstep(0.5 + (1 - squares) / (2 * border[j]))
-    dark = opacity * (0.4 + 0.6 * draws[5, j])
-    transmission = transmission * (1 - dark * mask)
+  # An ellipse as a quadratic form of the offsets, in units of the border.
+  unit = -0.5 / (border * radii**2)
+  specks = jnp.stack([
+    draws[0] * image.shape[1], draws[1] * image.shape[0],
+    unit * (cos * cos * stretch + sin * sin / stretch),
+    unit * 2 * cos * sin * (stretch - 1 / stretch),
+    unit * (sin * sin * stretch + cos * cos / stretch),
+    0.5 + 0.5 / border, opacity * (0.4 + 0.6 * draws[5]),
+  ], -1)
+  columns, rows = textures.centres(image.shape[:2], image.dtype)
+
+  def shade(transmission, group):
+    for left, top, xx, xy, yy, middle, dark in group:
+      x, y = columns - left, rows - top
+      height = (xx * x * x + middle) + (xy * x) * y + yy * y * y
+      transmission = transmission * (1 - dark * textures.smoothstep(height))
+    return transmission, None
+
+  # A few at a time: all of them unrolled take seconds to compile.
+  clear = jnp.ones(image.shape[:2], image.dtype)
+  groups = specks.reshape(-1, _SPECKS_AT_ONCE, specks.shape[1])
+  transmission, _ = jax.lax.scan(shade, clear, groups)
   return image * transmission[..., None]
 
 

@@ -68,7 +68,9 @@ def lens(
 
 def _radial_displacement(parameters, u, v):
   k1, k2 = parameters
-  square = jnp.minimum(u * u + v * v, _MAX_RADIUS**2)
+  square = u * u + v * v
+  # The derivative of a minimum would divide.
+  square = jnp.where(square < _MAX_RADIUS**2, square, _MAX_RADIUS**2)
   stretch = square * (k1 + k2 * square)
   return u * stretch, v * stretch
 

@@ -97,6 +97,24 @@ def compose(
   return tuple(merged)
 
 
+def common_zeros(
+  zeros: Sequence[Sequence[tuple[int, int]]],
+) -> tuple[tuple[int, int], ...]:
+  """Returns the entries that are zero in a product of homographies.
+
+  Args:
+    zeros: for each homography the (row, column) of entries that are zero at
+      every value.
+  """
+  product = np.eye(3, dtype=bool)
+  for one in zeros:
+    filled = np.ones((3, 3), bool)
+    for entry in one:
+      filled[entry] = False
+    product = product @ filled
+  return tuple((int(i), int(j)) for i, j in np.argwhere(~product))
+
+
 def warp(
   source: resampling.Prefiltered,
   mapping: ArrayLike | Distortion | Sequence[ArrayLike | Distortion],
@@ -106,6 +124,7 @@ def warp(
   method: str = 'bilinear',
   border: str = 'footprint',
   fill: ArrayLike | str = 0.0,
+  zeros: Sequence[tuple[int, int]] = (),
 ) -> jax.Array:
   """Returns the prefiltered image seen through a map.
 
@@ -127,6 +146,9 @@ def warp(
       NumPy's 'edge'), or 'reflect' for the picture mirrored at its edges
       (scipy.ndimage's 'reflect', NumPy's 'symmetric'). Behind the horizon of a
       perspective, 'edge' goes on and 'reflect' is arbitrary.
+    zeros: (row, column) of entries of a homography that are known to be zero,
+      which makes it faster where rows or columns stay such; ignored where the
+      map has a distortion.
 
   Returns:
     (H', W', C), differentiable in the map ('bilinear').
@@ -137,7 +159,7 @@ def warp(
   _check_options(method, border, fill, source.levels.shape[-1])
   dtype = source.levels.dtype
   x, y, valid, jacobian = _project(
-    _to_base_pixels(source, mapping, size), size, dtype
+    _to_base_pixels(source, mapping, size), size, dtype, zeros
   )
   extent_x = source.source_size[1] / source.pixel[1]
   extent_y = source.source_size[0] / source.pixel[0]
@@ -160,8 +182,10 @@ def warp(
     inside = (x >= 0) & (x < extent_x) & (y >= 0) & (y < extent_y)
     coverage = inside.astype(dtype)
   else:
-    width_x, width_y = _footprint(jacobian) if border == 'footprint' else (1, 1)
-    coverage = _cover(x, extent_x, width_x) * _cover(y, extent_y, width_y)
+    per_x, per_y = (
+      _inverse_footprint(jacobian) if border == 'footprint' else (1, 1)
+    )
+    coverage = _cover(x, extent_x, per_x) * _cover(y, extent_y, per_y)
   coverage = jnp.where(valid, coverage, jnp.zeros_like(coverage))[..., None]
   return sampled * coverage + jnp.asarray(fill, dtype) * (1 - coverage)
 
@@ -232,8 +256,13 @@ def _to_base_pixels(source, mapping, size):
   return composed if isinstance(composed, tuple) else (composed,)
 
 
-def _project(steps, size, dtype):
-  """Maps the output pixel centres; returns also validity and Jacobian."""
+def _project(steps, size, dtype, zeros):
+  """Maps the output pixel centres; returns also validity and Jacobian.
+
+  All are of shapes that broadcast to the size: an x that is the same along a
+  column is (1, W), a y that is the same along a row (H, 1).
+  """
+  zeros = zeros if len(steps) == 1 else ()
   x = (jnp.arange(size[1], dtype=dtype) + 0.5)[None, :]
   y = (jnp.arange(size[0], dtype=dtype) + 0.5)[:, None]
   valid, jacobian = True, None
@@ -242,23 +271,35 @@ def _project(steps, size, dtype):
     if isinstance(step, Distortion):
       x, y, one = _displace(step, x, y)
     else:
-      x, y, in_front, one = _apply_homography(step, x, y)
+      x, y, in_front, one = _apply_homography(step, x, y, zeros)
       valid = in_front & valid
     jacobian = one if jacobian is None else _product(one, jacobian)
   return x, y, valid, jacobian
 
 
-def _apply_homography(homography, x, y):
+def _apply_homography(homography, x, y, zeros):
   """Maps positions; the Jacobian by the quotient rule."""
-  h = homography
-  u, v, w = (h[i, 0] * x + h[i, 1] * y + h[i, 2] for i in range(3))
-  valid = w > _HORIZON
-  w = jnp.where(valid, w, jnp.ones_like(w))
-  x, y = u / w, v / w
-  jacobian = [
-    [(h[i, j] - p * h[2, j]) / w for j in range(2)]
-    for i, p in enumerate((x, y))
+  h = [
+    [None if (i, j) in zeros else homography[i, j] for j in range(3)]
+    for i in range(3)
   ]
+  u, v, w = (
+    sum(
+      factor if p is None else factor * p
+      for factor, p in zip(row, (x, y, None), strict=True) if factor is not None
+    )
+    for row in h
+  )
+  valid = w > _HORIZON
+  # One division, and where w depends on the row or column alone few.
+  inverse = 1 / jnp.where(valid, w, jnp.ones_like(w))
+  x, y = u * inverse, v * inverse
+
+  def slope(i, j, p):
+    own = 0.0 if h[i][j] is None else h[i][j]
+    return (own if h[2][j] is None else own - p * h[2][j]) * inverse
+
+  jacobian = [[slope(i, j, p) for j in range(2)] for i, p in enumerate((x, y))]
   return x, y, valid, jacobian
 
 
@@ -288,10 +329,10 @@ def _reflect(position, extent):
   return jnp.where(inside, position, mirrored)
 
 
-def _footprint(jacobian):
-  """Returns the widths along x and y of an output pixel, in base pixels."""
+def _inverse_footprint(jacobian):
+  """Returns 1 / widths along x and y of an output pixel, in base pixels."""
   (xx, xy), (yx, yy) = jacobian
-  return jnp.sqrt(xx**2 + xy**2), jnp.sqrt(yx**2 + yy**2)
+  return 1 / jnp.sqrt(xx**2 + xy**2), 1 / jnp.sqrt(yx**2 + yy**2)
 
 
 def _level(source, jacobian):
@@ -304,8 +345,8 @@ def _level(source, jacobian):
   return jnp.minimum(level, source.levels.shape[0] - 1)
 
 
-def _cover(position, extent, width):
+def _cover(position, extent, per_width):
   """Share of a footprint that lies inside [0, extent], linear at each end."""
-  left = jnp.clip(position / width + 0.5, 0, 1)
-  right = jnp.clip((extent - position) / width + 0.5, 0, 1)
+  left = jnp.clip(position * per_width + 0.5, 0, 1)
+  right = jnp.clip((extent - position) * per_width + 0.5, 0, 1)
   return left * right

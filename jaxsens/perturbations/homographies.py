@@ -229,6 +229,12 @@ def _entry(name, function, unit, identity, sensible_range, source, **fields):
   )
 
 
+# Entries that are zero where lines stay parallel, and where rows or columns
+# stay such.
+_AFFINE = ((2, 0), (2, 1))
+_ROWS, _COLUMNS = (1, 0), (0, 1)
+_AXES = (*_AFFINE, _ROWS, _COLUMNS)
+
 _MOVED = {
   'symptoms': (
     'parts are not centred', 'the trigger is late', 'part of it is cut off',
@@ -243,6 +249,7 @@ PERTURBATIONS = (
   _entry(
     'rotation', rotation, 'deg', 0.0, (-90.0, 90.0),
     'torchvision rotate: counter-clockwise about the centre',
+    zeros=_AFFINE,
     happens='The part lies turned under the camera, or the camera has turned '
     'in its mount.',
     symptoms=(
@@ -256,6 +263,7 @@ PERTURBATIONS = (
     'scale', scaling, 'factor', 1.0, (0.5, 2.0),
     'torchvision affine: zoom about the centre',
     limits=(0.05, 20.0), minifies=True,
+    zeros=_AXES,
     happens='The part is nearer to the camera or further away, or the lens was '
     'zoomed or exchanged.',
     symptoms=(
@@ -269,6 +277,7 @@ PERTURBATIONS = (
     'width / height times the ratio, areas kept (torchvision '
     'RandomResizedCrop ratio)',
     limits=(0.05, 20.0), minifies=True,
+    zeros=_AXES,
     happens='The picture is stretched in one direction: a line scan camera '
     'whose clock does not match the belt, or a resize that ignores the '
     'proportions.',
@@ -282,6 +291,7 @@ PERTURBATIONS = (
   _entry(
     'translation_x', translation_x, 'share of the width', 0.0, (-0.5, 0.5),
     'torchvision affine: positive values move the picture to the right',
+    zeros=_AXES,
     happens='The part lies further to one side, or the trigger comes early or '
     'late.',
     **_MOVED,
@@ -289,6 +299,7 @@ PERTURBATIONS = (
   _entry(
     'translation_y', translation_y, 'share of the height', 0.0, (-0.5, 0.5),
     'torchvision affine: positive values move the picture down',
+    zeros=_AXES,
     happens='The part lies higher or lower in the picture, or the trigger '
     'comes early or late.',
     **_MOVED,
@@ -297,6 +308,7 @@ PERTURBATIONS = (
     'shear_x', shear_x, 'deg', 0.0, (-20.0, 20.0),
     'torchvision affine: first component of shear',
     limits=(-80.0, 80.0), minifies=True,
+    zeros=(*_AFFINE, _ROWS),
     happens='The part moves sideways while a rolling shutter reads one row '
     'after the other; the tangent is the speed in pixels per row time.',
     symptoms=(
@@ -310,6 +322,7 @@ PERTURBATIONS = (
     'shear_y', shear_y, 'deg', 0.0, (-20.0, 20.0),
     'torchvision affine: second component of shear',
     limits=(-80.0, 80.0), minifies=True,
+    zeros=(*_AFFINE, _COLUMNS),
     happens='A line scan camera, or a rolling shutter that reads columns, does '
     'not stand square to the motion.',
     symptoms=(
@@ -321,6 +334,7 @@ PERTURBATIONS = (
   _entry(
     'flip_x', flip_x, '0 or 1', 0.0, (0.0, 1.0), 'torchvision hflip',
     limits=(0.0, 1.0), differentiable=False,
+    zeros=_AXES,
     happens='The picture is mirrored left to right: a mirror in the path of '
     'light, another camera driver, a left-hand part.',
     symptoms=(
@@ -332,6 +346,7 @@ PERTURBATIONS = (
   _entry(
     'flip_y', flip_y, '0 or 1', 0.0, (0.0, 1.0), 'torchvision vflip',
     limits=(0.0, 1.0), differentiable=False,
+    zeros=_AXES,
     happens='The picture is mirrored top to bottom: another camera driver, or '
     'a line scan camera on a belt that runs backwards.',
     symptoms=(
@@ -349,6 +364,7 @@ PERTURBATIONS = (
       perturbation.Parameter('crop_x', *_ALONG_THE_WAY),
       perturbation.Parameter('crop_y', *_ALONG_THE_WAY),
     ),
+    zeros=_AXES,
     happens='The region of interest is set tighter or elsewhere, so that the '
     'part fills more of the picture or loses an edge.',
     symptoms=(

@@ -60,7 +60,7 @@ def defocus(image: ArrayLike, radius: ArrayLike) -> jax.Array:
     (H, W, C). The edge of the disk is one pixel wide (`psf.disk`).
   """
   image = convolution.check_image(image)
-  kernel = psf.disk(jnp.asarray(radius, image.dtype), int(_MAX_RADIUS) + 1)
+  kernel = psf.disk(jnp.asarray(radius, image.dtype), int(_MAX_RADIUS))
   result = convolution.convolve(image, kernel, border='reflect')
   return _settle(image, result, radius, 0)
 

@@ -164,11 +164,15 @@ def _field_of_view(name):
   return perturbation.Parameter(name, 'deg', 50.0, (20.0, 80.0), (1.0, 150.0))
 
 
+# Entries that are zero where rows, and where columns stay such.
+_ROWS, _COLUMNS = ((1, 0), (2, 0)), ((0, 1), (2, 1))
+
 PERTURBATIONS = (
   perturbation.Perturbation(
     'tilt', 'geometric', tilt, 'deg', 0.0, (-20.0, 20.0),
     'arXiv:2506.18751: the top edge shrinks by tan(t) W per side',
-    limits=(-80.0, 26.5), minifies=True, family='geometry',
+    limits=(-80.0, 26.5), minifies=True, zeros=_ROWS,
+    family='geometry',
     happens='The far edge of the part is shown smaller because the camera '
     'looks from the front; the trapezoid of the source system.',
     symptoms=(
@@ -181,7 +185,8 @@ PERTURBATIONS = (
   perturbation.Perturbation(
     'keystone', 'geometric', keystone, 'deg', 0.0, (-20.0, 20.0),
     'camera tilted about its horizontal axis, one image height away',
-    limits=(-60.0, 60.0), minifies=True, family='geometry',
+    limits=(-60.0, 60.0), minifies=True, zeros=_ROWS,
+    family='geometry',
     happens='The camera looks at the part from the front or the back instead '
     'of from straight above.',
     symptoms=(
@@ -194,7 +199,8 @@ PERTURBATIONS = (
   perturbation.Perturbation(
     'tilt_x', 'geometric', tilt_x, 'deg', 0.0, (-45.0, 45.0),
     'pinhole camera, Hartley and Zisserman 2004, section 8.1',
-    limits=(-85.0, 85.0), minifies=True, family='geometry',
+    limits=(-85.0, 85.0), minifies=True, zeros=_ROWS,
+    family='geometry',
     others=(_field_of_view('tilt_x_field_of_view'),),
     happens='The part lies tilted towards the camera or away from it, or the '
     'camera looks from the front instead of from straight above.',
@@ -208,7 +214,8 @@ PERTURBATIONS = (
   perturbation.Perturbation(
     'tilt_y', 'geometric', tilt_y, 'deg', 0.0, (-45.0, 45.0),
     'pinhole camera, Hartley and Zisserman 2004, section 8.1',
-    limits=(-85.0, 85.0), minifies=True, family='geometry',
+    limits=(-85.0, 85.0), minifies=True, zeros=_COLUMNS,
+    family='geometry',
     others=(_field_of_view('tilt_y_field_of_view'),),
     happens='The part lies tilted to one side, or the camera looks from the '
     'side instead of from straight above.',

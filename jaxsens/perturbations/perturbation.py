@@ -64,6 +64,8 @@ class Perturbation:
     limits: (lower, upper) outside which the operation is not defined.
     minifies: whether it shrinks parts of the picture, which then need kernels
       wider than an output pixel; of geometric ones.
+    zeros: (row, column) of entries of the homography that are zero at every
+      value, which makes resampling faster; of geometric ones.
     differentiable: whether the image has a derivative in the main value.
     random: whether it draws from a key.
     others: further parameters, in the order in which `function` takes them.
@@ -82,6 +84,7 @@ class Perturbation:
   source: str
   limits: tuple[float, float] = (-math.inf, math.inf)
   minifies: bool = False
+  zeros: tuple[tuple[int, int], ...] = ()
   differentiable: bool = True
   random: bool = False
   others: tuple[Parameter, ...] = ()

@@ -24,7 +24,7 @@ def disk(radius: ArrayLike, half_width: int) -> jax.Array:
   half a pixel is a single pixel. The variance along an axis tends to r²/4.
 
   Args:
-    radius: r in pixels, scalar, at most half_width - 1/2.
+    radius: r in pixels, scalar, at most half_width + 1/2.
     half_width: R.
 
   Returns:

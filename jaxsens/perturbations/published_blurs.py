@@ -60,11 +60,76 @@ def motion_blur(
     (H, W, C), clipped to [0, 1]; border 'edge'.
   """
   image = convolution.check_image(image)
-  kernel = psf.half_gaussian_line(
-    radius, jnp.asarray(sigma, image.dtype), angle,
-    2 * _MAX_MOTION_RADIUS, image.shape[:2],
+  reach = 2 * _MAX_MOTION_RADIUS
+  padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode='edge')
+  return jnp.clip(smear(padded, image.shape, radius, sigma, angle), 0, 1)
+
+
+def smear(
+  padded: ArrayLike, shape: tuple[int, ...], radius: ArrayLike,
+  sigma: ArrayLike, angle: ArrayLike,
+) -> jax.Array:
+  """Returns the convolution with `psf.half_gaussian_line`, as a sum of shifts.
+
+  Args:
+    padded: (H + 2 R, W + 2 R, ...), with R more pixels on every side; R / 2
+      is the largest radius.
+    shape: (H, W, ...) of the image.
+    radius: scalar in [0, R / 2].
+    sigma: in pixels, scalar, positive.
+    angle: in degrees.
+
+  Returns:
+    (H, W, ...), of `shape`.
+  """
+  padded = jnp.asarray(padded)
+  radius, sigma, angle = (
+    jnp.asarray(v, padded.dtype) for v in (radius, sigma, angle)
   )
-  return jnp.clip(convolution.convolve(image, kernel, border='edge'), 0, 1)
+  reach = (padded.shape[0] - shape[0]) // 2
+  step = jnp.arange(reach + 1, dtype=padded.dtype)
+  weights = jnp.exp(-0.5 * (step / sigma) ** 2)
+  weights = weights * jnp.clip(2 * radius + 1 - step, 0, 1)
+  weights = weights / weights.sum()
+  radians = jnp.deg2rad(angle)
+  down, right = (
+    jnp.ceil(step * along - 0.5) for along in (jnp.sin(radians),
+                                               jnp.cos(radians))
+  )
+  inside = (jnp.abs(down) < shape[0]) & (jnp.abs(right) < shape[1])
+  weights = weights * jnp.cumprod(inside.astype(padded.dtype))
+
+  rows, columns = (
+    reach + offset.astype(jnp.int32) for offset in (down, right)
+  )
+  return sum_of_shifts(padded, shape, weights, rows, columns)
+
+
+def sum_of_shifts(
+  padded: jax.Array, shape: tuple[int, ...], weights: ArrayLike,
+  rows: ArrayLike, columns: ArrayLike,
+) -> jax.Array:
+  """Returns the sum of weights[i] padded[rows[i]:, columns[i]:], cut to shape.
+
+  Args:
+    padded: (H', W', ...).
+    shape: (H, W, ...) of the result.
+    weights: (N,).
+    rows: (N,) integers in [0, H' - H].
+    columns: (N,) integers in [0, W' - W].
+
+  Returns:
+    (H, W, ...), computed once however often it is used: XLA would evaluate a
+    sum that is not a loop anew in every use.
+  """
+
+  def add(total, tap):
+    weight, *start = tap
+    start = *start, *(jnp.int32(0),) * (padded.ndim - 2)
+    return total + weight * jax.lax.dynamic_slice(padded, start, shape), None
+
+  taps = weights, *(jnp.asarray(i, jnp.int32) for i in (rows, columns))
+  return jax.lax.scan(add, jnp.zeros(shape, padded.dtype), taps)[0]
 
 
 def zoom_blur(image: ArrayLike, zooms: Sequence[float]) -> jax.Array:
@@ -95,6 +160,27 @@ def zoom_blur(image: ArrayLike, zooms: Sequence[float]) -> jax.Array:
       precision=jax.lax.Precision.HIGHEST,
     )
   return jnp.clip(total / (len(zooms) + 1), 0, 1)
+
+
+def read_rows(image: jax.Array, positions: jax.Array) -> jax.Array:
+  """Returns the rows of an image at real positions, interpolated linearly.
+
+  Args:
+    image: (H, W, C).
+    positions: (N,), in [0, H - 1].
+
+  Returns:
+    (N, W, C).
+  """
+  if image.shape[0] == 1:
+    return jnp.broadcast_to(image, (len(positions), *image.shape[1:]))
+  first = jnp.clip(jnp.floor(positions), 0, image.shape[0] - 2)
+  share = (positions - first)[:, None, None]
+  first = first.astype(jnp.int32)
+  upper, lower = (
+    image.at[first + i].get(mode='promise_in_bounds') for i in (0, 1)
+  )
+  return (1 - share) * upper + share * lower
 
 
 def glass_blur(

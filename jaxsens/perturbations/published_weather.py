@@ -1,11 +1,10 @@
-"""Fog, frost, snow and spatter by the formulas of ImageNet-C and CIFAR-C.
+"""Fog, frost and snow by the formulas of ImageNet-C and CIFAR-C.
 
 Plain functions of a float image (H, W, C) in [0, 1], the published tuple of
 parameters and a key; all parameters may be traced, so that a severity may lie
 between the published ones. Draws are those of `random_fields`: single pictures
 differ from those of NumPy while their laws agree. What else differs is said in
-each function. For a smooth response to one amount use `weather` and
-`splashes`.
+each function. For a smooth response to one amount use `weather`.
 
 References:
   Hendrycks and Dietterich, Benchmarking neural network robustness to common
@@ -16,17 +15,23 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsens.perturbations import plasmas
+from jaxsens.perturbations import published_blurs
 from jaxsens.perturbations import random_fields
 from jaxsens.perturbations import textures
 
 _LUMA = (0.299, 0.587, 0.114)
-_MUD = (63 / 255, 42 / 255, 20 / 255)
-_WATER = (175 / 255, 238 / 255, 238 / 255)
-# Largest radius of the motion blur of snow, and of the Gaussian of spatter
-# (four deviations), that the fixed supports have room for.
+# Mean and standard deviation of the colours of the photographs of frost; the
+# second and the third are the same picture.
+_FROST = (
+  ((0.304, 0.581, 0.645), (0.108, 0.064, 0.058)),
+  ((0.775, 0.792, 0.828), (0.078, 0.081, 0.084)),
+  ((0.775, 0.792, 0.828), (0.078, 0.081, 0.084)),
+  ((0.564, 0.622, 0.672), (0.104, 0.104, 0.109)),
+  ((0.395, 0.440, 0.486), (0.148, 0.146, 0.142)),
+)
+# Largest radius of the motion blur of snow.
 _MAX_MOTION_RADIUS = 14
-_MAX_GAUSSIAN_RADIUS = 16
-_DISTANCE_CAP = 20
 
 
 def imagenet_fog(
@@ -48,8 +53,8 @@ def imagenet_fog(
   """
   image = textures.float_image(image)
   amplitude = jnp.asarray(amplitude, image.dtype)
-  side = textures.power_of_two(max(image.shape[:2]))
-  cloud = textures.plasma(key, (side, side), decay, image.dtype)
+  side = plasmas.power_of_two(max(image.shape[:2]))
+  cloud = plasmas.plasma(key, (side, side), decay, image.dtype)
   cloud = cloud[:image.shape[0], :image.shape[1], None]
   peak = image.max()
   total = peak + amplitude
@@ -62,24 +67,35 @@ def imagenet_frost(
 ) -> jax.Array:
   """Returns clip(keep x + strength texture).
 
-  The texture is `textures.ice`, about the mean colour (0.57, 0.65, 0.70) of the
-  five published photographs that are used.
+  The texture is `textures.ice` with the mean and the standard deviation of
+  each colour of one of the five published photographs that are used, drawn
+  with equal chances; their crystals differ.
 
   Args:
     image: (H, W, C) in [0, 1].
     keep: scalar, 1 to 0.6.
     strength: scalar, 0.2 to 0.75.
-    key: of the crystals.
+    key: `split` into those of the crystals and of the photograph.
 
   Returns:
     (H, W, C) in [0, 1].
   """
   image = textures.float_image(image)
   keep, strength = (jnp.asarray(a, image.dtype) for a in (keep, strength))
-  ice = textures.ice(key, image.shape[:2], image.dtype)[..., None]
-  tint = textures.colour((0.57, 0.65, 0.70), image)
-  texture = jnp.clip(tint + 0.6 * (ice - 0.31), 0, 1)
-  return jnp.clip(keep * image + strength * texture, 0, 1)
+  key_ice, key_photograph = jax.random.split(key)
+  ice = textures.ice(key_ice, image.shape[:2], image.dtype)
+  # Through a loop, because XLA would make the ice anew for its mean and spread.
+  half = jnp.full(2, 0.5, ice.dtype)
+  ice = published_blurs.sum_of_shifts(ice, ice.shape, half, (0, 0), (0, 0))
+  ice = ice[..., None]
+  index = jax.random.randint(key_photograph, (), 0, len(_FROST))
+  mean, deviation = (
+    rgb if image.shape[-1] == 3 else rgb @ jnp.asarray(_LUMA, image.dtype)
+    for rgb in jnp.asarray(_FROST, image.dtype)[index]
+  )
+  spread = jnp.sqrt(jnp.mean((ice - ice.mean()) ** 2) + 1e-12)
+  texture = mean + deviation * ((ice - ice.mean()) / spread)
+  return jnp.clip(keep * image + strength * jnp.clip(texture, 0, 1), 0, 1)
 
 
 def imagenet_snow(
@@ -128,11 +144,13 @@ def imagenet_snow(
   key_noise, key_angle = jax.random.split(key)
   noise = loc + scale * random_fields.normal(key_noise, size, dtype)
   angle = jax.random.uniform(key_angle, (), dtype, -135, -45)
-  margin = 2 * _MAX_MOTION_RADIUS + 1
+  margin = 2 * _MAX_MOTION_RADIUS
   rows, columns = (_clipped_zoom(n, zoom, margin, dtype) for n in size)
   layer = _product(rows, noise, columns)
   layer = jnp.where(layer < threshold, jnp.zeros_like(layer), layer)
-  layer = _smeared(jnp.clip(layer, 0, 1), size, radius, sigma, angle)[..., None]
+  layer = published_blurs.smear(
+    jnp.clip(layer, 0, 1), size, radius, sigma, angle
+  )[..., None]
   white = jnp.maximum(image, 1.5 * _gray(image) + 0.5)
   layer = layer + jnp.rot90(layer, 2)
   return jnp.clip(mix * image + (1 - mix) * white + layer, 0, 1)
@@ -153,126 +171,10 @@ def _clipped_zoom(num, zoom, margin, dtype):
   return jnp.maximum(1 - distance, 0)
 
 
-def _smeared(padded, size, radius, sigma, angle):
-  """Returns (H, W): half a Gaussian of shifts by whole pixels."""
-  num_steps = 2 * _MAX_MOTION_RADIUS + 1
-  step = jnp.arange(num_steps, dtype=padded.dtype)
-  weights = jnp.exp(-(step**2) / (2 * sigma**2))
-  weights = weights * jnp.clip(2 * radius + 1 - step, 0, 1)
-  weights = weights / weights.sum()
-  radians = jnp.deg2rad(angle)
-  shifts = [
-    jnp.ceil(step * a - 0.5).astype(jnp.int32) + num_steps
-    for a in (jnp.sin(radians), jnp.cos(radians))
-  ]
-  return sum(
-    weights[i] * jax.lax.dynamic_slice(
-      padded, (shifts[0][i], shifts[1][i]), size
-    )
-    for i in range(num_steps)
-  )
-
-
-def imagenet_spatter(
-  image: ArrayLike,
-  loc: ArrayLike,
-  scale: ArrayLike,
-  sigma: ArrayLike,
-  threshold: ArrayLike,
-  strength: ArrayLike,
-  mud: bool,
-  *,
-  key: jax.Array,
-) -> jax.Array:
-  """Returns the image with splashes of water or of mud.
-
-  Both start from normal noise under a Gaussian blur. Mud is the published
-  formula: the part above the threshold, blurred by `strength`, cleared below
-  0.8, covers in brown. Water adds turquoise in proportion to the noise times
-  an embossed, equalised distance from the border of the splashes; that
-  distance is the excess over the threshold divided by the slope, while the
-  published code finds edges with Canny and takes OpenCV's distance transform.
-  The relief inside a splash therefore differs.
-
-  Args:
-    image: (H, W, C) in [0, 1].
-    loc: mean of the noise.
-    scale: standard deviation of the noise.
-    sigma: deviation of the blur in pixels, at most 4.
-    threshold: noise below it is no splash.
-    strength: of water, the greatest addition; of mud, the deviation in pixels
-      of the blur of its border.
-    mud: whether it is mud; a Python bool.
-    key: of the noise.
-
-  Returns:
-    (H, W, C) in [0, 1].
-  """
-  image = textures.float_image(image)
-  loc, scale, sigma, threshold, strength = (
-    jnp.asarray(a, image.dtype)
-    for a in (loc, scale, sigma, threshold, strength)
-  )
-  noise = random_fields.normal(key, image.shape[:2], image.dtype)
-  liquid = _gaussian(loc + scale * noise, sigma)
-  if mud:
-    cover = _gaussian((liquid > threshold).astype(image.dtype), strength)
-    cover = jnp.where(cover < 0.8, jnp.zeros_like(cover), cover)[..., None]
-    brown = textures.colour(_MUD, image)
-    return jnp.clip(image + cover * (brown - image), 0, 1)
-  relief = _relief(liquid - threshold)
-  layer = jnp.where(liquid < threshold, jnp.zeros_like(liquid), liquid) * relief
-  peak, water = layer.max(), textures.colour(_WATER, image)
-  layer = strength * layer / jnp.where(peak > 0, peak, jnp.ones_like(peak))
-  return jnp.clip(image + layer[..., None] * water, 0, 1)
-
-
-def _gaussian(field, sigma):
-  """Returns scipy's `gaussian_filter(mode='nearest', truncate=4)`."""
-  reach = _MAX_GAUSSIAN_RADIUS
-  matrices = []
-  for num in field.shape:
-    rows = jnp.arange(num, dtype=field.dtype)[:, None] + reach
-    offset = rows - jnp.arange(num + 2 * reach, dtype=field.dtype)
-    weights = jnp.exp(-(offset**2) / (2 * sigma**2))
-    inside = jnp.abs(offset) <= jnp.floor(4 * sigma + 0.5)
-    weights = jnp.where(inside, weights, jnp.zeros_like(weights))
-    matrices.append(weights / weights.sum(1, keepdims=True))
-  return _product(matrices[0], jnp.pad(field, reach, mode='edge'), matrices[1])
-
-
 def _product(rows, field, columns):
   """Returns rows field columns^T in full precision."""
   return jnp.linalg.multi_dot(
     [rows, field, columns.T], precision=jax.lax.Precision.HIGHEST
-  )
-
-
-def _relief(excess):
-  """Returns the embossed and equalised distance from the zero line."""
-  slope = jnp.hypot(*jnp.gradient(jnp.pad(excess, 1, mode='edge')))[1:-1, 1:-1]
-  distance = jnp.abs(excess) / jnp.maximum(slope, jnp.finfo(slope.dtype).tiny)
-  distance = _filter3(jnp.minimum(distance, _DISTANCE_CAP), ((1 / 9,) * 3,) * 3)
-  distance = jnp.floor(distance)
-  # The cumulative histogram; there are at most 21 whole distances.
-  below = [(distance <= k).mean() for k in range(_DISTANCE_CAP + 1)]
-  least = (distance == distance.min()).mean()
-  level = below[0] + sum(
-    (below[k] - below[k - 1]) * (distance >= k)
-    for k in range(1, _DISTANCE_CAP + 1)
-  )
-  level = (level - least) / jnp.maximum(1 - least, 1e-6)
-  level = _filter3(level, ((-2, -1, 0), (-1, 1, 1), (0, 1, 2)))
-  return _filter3(jnp.clip(level, 0, 1), ((1 / 9,) * 3,) * 3)
-
-
-def _filter3(field, kernel):
-  """Returns the correlation with a 3 x 3 kernel, edge repeated."""
-  height, width = field.shape
-  padded = jnp.pad(field, 1, mode='edge')
-  return sum(
-    kernel[i][j] * padded[i:i + height, j:j + width]
-    for i in range(3) for j in range(3) if kernel[i][j]
   )
 
 

@@ -78,14 +78,17 @@ def prefilter(
     raise ValueError(f'image must be (H, W, C), got shape {image.shape}')
   grids = [_fine_size(n, m) for n, m in zip(image.shape, size, strict=False)]
   pixels = tuple(min(n, m) for n, m in zip(image.shape, size, strict=False))
-  levels = [
-    _low_pass(image, grids, pixels, widening=2**level)
-    for level in range(num_levels)
-  ]
+  if tuple(grids) == image.shape[:2]:
+    levels = _widened(image, num_levels)
+  else:
+    levels = jnp.stack([
+      _low_pass(image, grids, pixels, widening=2**level)
+      for level in range(num_levels)
+    ])
   pixel = tuple(
     max(1.0, n / m) for n, m in zip(image.shape, size, strict=False)
   )
-  return Prefiltered(jnp.stack(levels), image.shape[:2], pixel)
+  return Prefiltered(levels, image.shape[:2], pixel)
 
 
 def nearest(source: Prefiltered, x: ArrayLike, y: ArrayLike) -> jax.Array:
@@ -116,13 +119,15 @@ def interpolate(
 
   Args:
     source: from `prefilter`.
-    x: (...) in base pixels; beyond the picture the outermost sample is taken.
-    y: (...), likewise.
-    level: (...) in [0, L - 1], or None for level 0 alone.
+    x: in base pixels, of a shape that broadcasts with that of y to (H', W');
+      beyond the picture the outermost sample is taken. Where it is the same
+      along columns, (1, W') is faster.
+    y: likewise; (H', 1) where it is the same along rows.
+    level: in [0, L - 1], scalar or (H', W'), or None for level 0 alone.
     pointwise: a function of pixel values alone, applied to the samples.
 
   Returns:
-    (..., C), differentiable in x, y and level.
+    (H', W', C), differentiable in x, y and level.
   """
   i, j = _grid_position(source, x, y)
   if level is None:
@@ -174,8 +179,6 @@ def _fine_size(source_size, output_size):
 
 def _low_pass(image, grid, num_pixels, *, widening=1):
   """Returns the image on a grid (rows, columns), low-passed for pixels."""
-  if tuple(grid) == tuple(num_pixels) == image.shape[:2]:
-    return _widen(_widen(image, 0, widening), 1, widening)
   rows, columns = (
     _resampling_matrix(n, g, m, widening=widening)
     for n, g, m in zip(image.shape, grid, num_pixels, strict=False)
@@ -195,22 +198,54 @@ def _low_pass(image, grid, num_pixels, *, widening=1):
   )
 
 
-def _widen(image, axis, widening):
-  """Applies `_resampling_matrix` of a grid that stays, tap by tap."""
-  if widening == 1:
-    return image
-  length, total, sums = image.shape[axis], 0, 0
-  pad = [(0, 0)] * image.ndim
-  pad[axis] = (widening - 1, widening - 1)
-  padded, ones = jnp.pad(image, pad), np.pad(np.ones(length), widening - 1)
-  for shift in range(2 * widening - 1):
-    weight = 1 - abs(shift - widening + 1) / widening
-    taken = jax.lax.slice_in_dim(padded, shift, shift + length, axis=axis)
-    total = total + weight * taken
-    sums = sums + weight * ones[shift:shift + length]
-  shape = [1] * image.ndim
-  shape[axis] = length
-  return total * jnp.asarray((1 / sums).reshape(shape), image.dtype)
+def _widened(image, num_levels):
+  """Returns `_resampling_matrix` of a grid that stays applied for each level.
+
+  The triangle 2 w wide is that w wide followed by (1, 2, 1) / 4 at w pixels;
+  zeros around the image keep this exact, and the sums of the weights that fall
+  inside divide. Rows of all channels are one contiguous axis.
+  """
+  height, width, channels = image.shape
+  # The widest kernel reaches this far on each side.
+  reach = 2 ** (num_levels - 1) - 1
+  total = jnp.pad(
+    image.reshape(height, width * channels),
+    ((reach, reach), (reach * channels, reach * channels)),
+  )
+  levels = [image]
+  for level in range(1, num_levels):
+    step, last = 2 ** (level - 1), 2**level - 1
+    total = _one_two_one(_one_two_one(total, 0, step), 1, step * channels)
+    margin = reach - last
+    rows, columns = (
+      1 / _triangle_sums(n, 2**level) for n in (height, width)
+    )
+    inside = total[
+      margin:margin + height, margin * channels:(margin + width) * channels
+    ]
+    scaled = (
+      inside * jnp.asarray(rows[:, None], image.dtype)
+      * jnp.asarray(np.repeat(columns, channels), image.dtype)
+    )
+    levels.append(scaled.reshape(image.shape))
+  return jnp.stack(levels)
+
+
+def _one_two_one(array, axis, step):
+  """Weighted sums of array[k], array[k + step] and array[k + 2 step]."""
+  length = array.shape[axis] - 2 * step
+  a, b, c = (
+    jax.lax.slice_in_dim(array, k, k + length, axis=axis)
+    for k in (0, step, 2 * step)
+  )
+  return a + 2 * b + c
+
+
+def _triangle_sums(length, width):
+  """Sums of the integer weights of a triangle that fall inside, (length,)."""
+  weights = width - np.abs(np.arange(1 - width, width))
+  sums = np.convolve(np.ones(length), weights)
+  return sums[width - 1:width - 1 + length]
 
 
 def _resampling_matrix(num_source, num_grid, num_pixels, *, widening):

@@ -12,10 +12,10 @@ where the parameters change the structure:
 - spatter: water up to 3, mud from 4, a blend of the two between them.
 
 Published quirks stay: `saturate` passes the unchanged image between 2 and 3,
-and several corruptions are not monotone in s. What the procedural `snow`,
-`frost` and `spatter` do unlike the published program is said in
-`published_weather`. Lengths are in pixels whatever the size of the image:
-they mean what the benchmark means at 224 x 224 and at 32 x 32.
+and several corruptions are not monotone in s. What `snow` and the procedural
+`frost` do unlike the published program is said in `published_weather`. Lengths
+are in pixels whatever the size of the image: they mean what the benchmark means
+at 224 x 224 and at 32 x 32.
 
 `PERTURBATIONS` has each as a factor 'imagenet_c_<name>', 'cifar_c_<name>' of
 severity 0 to 5: from 0, the identity, the image is blended linearly into that
@@ -40,6 +40,7 @@ from jaxsens.perturbations import perturbation
 from jaxsens.perturbations import photometry
 from jaxsens.perturbations import psf
 from jaxsens.perturbations import published_blurs
+from jaxsens.perturbations import published_spatter
 from jaxsens.perturbations import published_weather
 from jaxsens.perturbations import sensor
 from jaxsens.perturbations import severity_tables
@@ -190,22 +191,20 @@ def _zoom_blur(benchmark, s, image):
     for n in image.shape[:2]
   )
   shares = jnp.asarray(_blend(_zoom_shares(benchmark), s), image.dtype)
-
-  def matrix(positions, size):
-    distance = jnp.arange(size, dtype=positions.dtype) - positions[:, None]
-    return jnp.maximum(0, 1 - jnp.abs(distance))
+  if not isinstance(s, jax.core.Tracer):
+    used = np.asarray(_blend(_zoom_shares(benchmark), s)) > 0
+    rows, columns, shares = rows[used], columns[used], shares[used]
 
   def add(total, zoom):
     rows, columns, share = zoom
-    zoomed = jnp.einsum(
-      'ah,hwc,bw->abc', matrix(rows, image.shape[0]), image,
-      matrix(columns, image.shape[1]), precision=jax.lax.Precision.HIGHEST,
-    )
+    zoomed = jnp.swapaxes(published_blurs.read_rows(image, rows), 0, 1)
+    zoomed = published_blurs.read_rows(zoomed, columns)
     return total + share * zoomed, None
 
   # The image counts as much as a zoom that is in the list at every severity.
-  total, _ = jax.lax.scan(add, image * shares[0], (rows, columns, shares))
-  return jnp.clip(total, 0, 1)
+  total = jnp.swapaxes(image, 0, 1) * shares[0]
+  total, _ = jax.lax.scan(add, total, (rows, columns, shares))
+  return jnp.clip(jnp.swapaxes(total, 0, 1), 0, 1)
 
 
 def _zooms(benchmark):
@@ -257,7 +256,7 @@ def _glass_blur(benchmark, s, image, key):
 def _spatter(benchmark, s, image, key):
   table = severity_tables.TABLES[benchmark]['spatter']
   traced = isinstance(s, jax.core.Tracer)
-  splash = lambda s, mud: published_weather.imagenet_spatter(
+  splash = lambda s, mud: published_spatter.imagenet_spatter(
     image, *_blend(table, s), mud, key=key
   )
   if not traced and s <= _LAST_WATER:
@@ -317,12 +316,12 @@ _JUMPING = frozenset((
   'shot_noise', 'impulse_noise', 'snow', 'spatter', 'pixelate',
   'jpeg_compression',
 ))
-_TITLES = {'imagenet_c': ('ImageNet-C', 224), 'cifar_c': ('CIFAR-10-C', 32)}
+_TITLES = {'imagenet_c': 'ImageNet-C', 'cifar_c': 'CIFAR-10-C'}
 
 
 def _entry(benchmark, name):
   family, happens, symptom = severity_tables.CATALOGUE[name]
-  title, side = _TITLES[benchmark]
+  title, side = _TITLES[benchmark], severity_tables.SIDES[benchmark]
   return perturbation.Perturbation(
     f'{benchmark}_{name}', 'spatial',
     functools.partial(_from_identity, benchmark, name), 'severity',

@@ -92,6 +92,8 @@ TABLES = {
   },
 }
 
+# Height and width of the images of a benchmark, pixels.
+SIDES = {'imagenet_c': 224, 'cifar_c': 32}
 # Pixels; 244, not 224, is what ImageNet-C was made with.
 ELASTIC_UNIT = {'imagenet_c': 244, 'cifar_c': 32}
 

@@ -6,6 +6,8 @@ gives the image back exactly. One key fixes positions and shapes, so the result
 is smooth in every value. Lengths are in pixels.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -50,7 +52,7 @@ def spatter(
   share, mud = (jnp.asarray(a, image.dtype) for a in (share, mud))
   field = textures.smooth_noise(key, image.shape[:2], size, image.dtype)
   # From 0 at the highest point to 1; its quantiles are the shares.
-  rank = jax.scipy.special.ndtr(-field)
+  rank = jax.lax.erfc(field * math.sqrt(0.5)) / 2
   excess = share - rank
   mask = textures.smoothstep(excess / 0.03)
   relief = textures.smoothstep(excess / 0.3) * mask

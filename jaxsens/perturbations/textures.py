@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
+from jaxsens.perturbations import plasmas
 from jaxsens.perturbations import random_fields
 
 # Standard deviations per full width at half maximum of a Gaussian.
@@ -74,82 +75,13 @@ def offsets(
   return [x - a for a in left], [y - a for a in top]
 
 
-def power_of_two(num: int) -> int:
-  """Returns the smallest power of two that is at least num, and at least 2."""
-  return 1 << max(1, (num - 1).bit_length())
-
-
-def plasma(
-  key: jax.Array, size: tuple[int, int], decay: ArrayLike, dtype
-) -> jax.Array:
-  """Returns a cloud by the diamond-square algorithm, from 0 to 1.
-
-  Starting from zeros at a spacing of s = min(size) pixels, every pass halves
-  the spacing: the middle of each square of four points, then the middle of
-  each edge, becomes
-
-      mean of its four neighbours + decay^(-2 pass) U(-1, 1),
-
-  and the map is periodic. The point (i, j) uses the draw [i, j] of one array.
-  The square map is ImageNet-C's `plasma_fractal`, whose offsets are
-  `wibble * uniform(-wibble, wibble)`, hence the square of the decay.
-
-  Args:
-    key: of the draws.
-    size: (H, W), powers of two from 2 on.
-    decay: scalar above 0; 1.4 is rough, 3 is smooth.
-    dtype: of the result.
-
-  Returns:
-    (H, W), least value 0, greatest 1.
-
-  Raises:
-    ValueError: a size that is not a power of two.
-
-  References:
-    Fournier, Fussell, Carpenter, Computer rendering of stochastic models,
-    1982. Hendrycks and Dietterich, Benchmarking neural network robustness to
-    common corruptions and perturbations, 2019 (fog).
-  """
-  if any(power_of_two(n) != n for n in size):
-    raise ValueError(f'size must be powers of two from 2 on, got {size}')
-  draws = 2 * random_fields.uniform(key, size, dtype) - 1
-  step, amplitude = min(size), jnp.ones((), dtype)
-  shrink = jnp.asarray(decay, dtype) ** -2
-  grid = jnp.zeros((size[0] // step, size[1] // step), dtype)
-  while step > 1:
-    half = step // 2
-    grid = _refine(grid, *(
-      amplitude * draws[i::step, j::step]
-      for i, j in ((half, half), (0, half), (half, 0))
-    ))
-    step, amplitude = half, amplitude * shrink
-  grid = grid - grid.min()
-  return grid / grid.max()
-
-
-def _refine(corners, middle_offsets, row_offsets, column_offsets):
-  """Returns the periodic grid (2 H, 2 W) of one pass of diamond-square."""
-  right = jnp.roll(corners, -1, 1)
-  squares = corners + right
-  squares = (squares + jnp.roll(squares, -1, 0)) / 4 + middle_offsets
-  rows = corners + right + squares + jnp.roll(squares, 1, 0)
-  rows = rows / 4 + row_offsets
-  columns = corners + jnp.roll(corners, -1, 0)
-  columns = (columns + squares + jnp.roll(squares, 1, 1)) / 4 + column_offsets
-  height, width = corners.shape
-  upper = jnp.stack([corners, rows], -1).reshape(height, 2 * width)
-  lower = jnp.stack([columns, squares], -1).reshape(height, 2 * width)
-  return jnp.stack([upper, lower], 1).reshape(2 * height, 2 * width)
-
-
 def clouds(key: jax.Array, size: tuple[int, int], dtype) -> jax.Array:
   """Returns a cloud (H, W) of any size, at least 0, of mean 1.
 
-  A part of the smallest `plasma` that covers the size, of decay 2.
+  A part of the smallest `plasmas.plasma` that covers the size, of decay 2.
   """
-  cover = tuple(power_of_two(n) for n in size)
-  field = plasma(key, cover, 2.0, dtype)[:size[0], :size[1]]
+  cover = tuple(plasmas.power_of_two(n) for n in size)
+  field = plasmas.plasma(key, cover, 2.0, dtype)[:size[0], :size[1]]
   # One pixel may be the least of its map, that is zero.
   return (field + 0.01) / (field + 0.01).mean()
 
@@ -256,6 +188,8 @@ def ice(key: jax.Array, size: tuple[int, int], dtype) -> jax.Array:
   )
   scale = min(size) / _CRYSTALS_ACROSS[-1]
   noise = smooth_noise(key_noise, size, max(scale / 5, 0.5), dtype)
+  # Joined by XLA, it would be compiled with each of the layers.
+  noise = jax.lax.optimization_barrier(noise)
   thickness = jnp.zeros(size, dtype)
   for key_layer, across in zip(key_cells, _CRYSTALS_ACROSS, strict=True):
     cell = max(2, round(min(size) / across))

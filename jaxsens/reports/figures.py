@@ -227,7 +227,8 @@ def plot_contact_sheet(
   for i, curve in enumerate(image.curves):
     bottom = size[1] - 0.75 - row * (i + 1)
     name = '\n'.join(filter(None, [
-      style.shorten(curve.name, 14), f'({curve.unit})' if curve.unit else '',
+      style.wrap(curve.name, 13),
+      style.wrap(f'({curve.unit})', 13) if curve.unit else '',
     ]))
     style.add_text(figure, 0.15, bottom + 0.3 + row / 2, name, va='center',
                    size=10.5, weight='bold')

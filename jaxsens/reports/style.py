@@ -7,6 +7,7 @@ matplotlib keeps globally hold only inside `styled` functions.
 """
 
 import io
+import re
 
 import matplotlib
 import matplotlib.figure
@@ -132,3 +133,13 @@ def shorten(text: str, length: int) -> str:
     return text
   head = (length - 1) // 2
   return f'{text[:head]}…{text[len(text) - (length - 1 - head):]}'
+
+
+def wrap(text: str, length: int) -> str:
+  """Returns a text in lines of about `length`, cut at blanks and behind `_`."""
+  lines = ['']
+  for part in re.findall(r'[^ _]+[ _]?|[ _]', text):
+    if lines[-1] and len(lines[-1]) + len(part.rstrip()) > length:
+      lines.append('')
+    lines[-1] += part
+  return '\n'.join(line.rstrip() for line in lines)

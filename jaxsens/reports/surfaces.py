@@ -41,7 +41,7 @@ def plot_surface(surface: results.Surface) -> matplotlib.figure.Figure:
 
 
 def _draw_map(figure, surface, grid, scale):
-  axes = style.add_axes(figure, 0.75, 0.6, 3.1, 3.05)
+  axes = style.add_axes(figure, 0.95, 0.6, 2.95, 3.05)
   levels = np.linspace(scale['vmin'], scale['vmax'], 21)
   axes.contourf(*grid, surface.surrogate, levels, **scale)
   axes.contour(*grid, surface.surrogate, levels[::4], colors='white',
@@ -54,14 +54,14 @@ def _draw_map(figure, surface, grid, scale):
   axes.set_ylabel(_axis_name(surface.name_y, surface.unit_y))
   axes.set_xlim(surface.x[0], surface.x[-1])
   axes.set_ylim(surface.y[0], surface.y[-1])
-  bar = figure.colorbar(dots, cax=style.add_axes(figure, 4.0, 0.6, 0.13, 3.05))
+  bar = figure.colorbar(dots, cax=style.add_axes(figure, 4.02, 0.6, 0.13, 3.05))
   bar.outline.set_visible(False)
   bar.ax.tick_params(length=0)
 
 
 def _draw_relief(figure, surface, grid, scale):
-  axes = style.add_axes(figure, 4.85, 0.1, 4.3, 3.95, projection='3d')
-  axes.set_box_aspect((1, 1, 0.7), zoom=0.95)
+  axes = style.add_axes(figure, 4.85, 0.2, 4.3, 3.85, projection='3d')
+  axes.set_box_aspect((1, 1, 0.7), zoom=0.85)
   axes.computed_zorder = False
   axes.plot_surface(*grid, surface.surrogate, **scale, rcount=36, ccount=36,
                     linewidth=0, antialiased=False, alpha=0.85, zorder=1)
@@ -71,8 +71,8 @@ def _draw_relief(figure, surface, grid, scale):
     depthshade=False, zorder=2,
   )
   axes.set_zlim(scale['vmin'], scale['vmax'])
-  axes.set_xlabel(_axis_name(surface.name_x, surface.unit_x))
-  axes.set_ylabel(_axis_name(surface.name_y, surface.unit_y))
+  axes.set_xlabel(surface.name_x)
+  axes.set_ylabel(surface.name_y)
   axes.set_xlim(surface.x[0], surface.x[-1])
   axes.set_ylim(surface.y[0], surface.y[-1])
   axes.view_init(elev=28, azim=_view(surface))

@@ -129,6 +129,41 @@ class GeometryFamilyTest(parameterized.TestCase):
     self.assertEqual(largest > 1.01, entry.minifies)
 
   @parameterized.named_parameters(*_NAMED)
+  def test_zeros_are_the_entries_that_vanish_at_every_value(self, entry):
+    function = jax.jit(entry.function, static_argnums=len(entry.parameters))
+    ranges = np.array([p.sensible_range for p in entry.parameters]).T
+    shares = np.random.default_rng(0).random((8, len(entry.parameters)))
+    maps = [
+      function(*row, (20, 30)) for row in ranges[0] + shares * np.ptp(ranges, 0)
+    ]
+    if isinstance(maps[0], geometry.Distortion):
+      self.assertEmpty(entry.zeros)
+      return
+    vanish = (np.asarray(maps) == 0).all(0)
+    # The last column moves the origin, which no zero speeds up.
+    self.assertCountEqual(
+      entry.zeros, [tuple(k) for k in np.argwhere(vanish).tolist() if k[1] < 2]
+    )
+
+  @parameterized.named_parameters(*[n for n in _NAMED if n[1].zeros])
+  def test_known_zeros_change_no_pixel(self, entry):
+    size, output = (17, 23), (17, 12)
+
+    @jax.jit
+    def shown(image, mapping):
+      source = geometry.prefilter(image, output, num_levels=2)
+      return [
+        geometry.warp(source, mapping, output, zeros=zeros, **option)
+        for zeros in ((), entry.zeros)
+        for option in ({'fill': 0.2}, {'fill': 'edge', 'method': 'nearest'})
+      ]
+
+    with jax.enable_x64(True):
+      image = jnp.asarray(_image(size), float)
+      out = shown(image, entry.function(*_generic(entry), size))
+    np.testing.assert_allclose(out[2:], out[:2], atol=1e-12)
+
+  @parameterized.named_parameters(*_NAMED)
   def test_catalogue_is_complete(self, entry):
     self.assertEqual(entry.kind, 'geometric')
     self.assertEqual(entry.family, 'geometry')

@@ -1,5 +1,7 @@
 """Geometry against torchvision, closed forms and invariants."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -230,6 +232,42 @@ def test_scaling_and_translations_follow_the_dtype_and_undo(make, value):
       back = make(jnp.asarray(inverse, dtype), (5, 9))
       assert forth.dtype == dtype
       np.testing.assert_allclose(forth @ back, np.eye(3), atol=1e-5)
+
+
+def test_common_zeros_are_those_of_the_product():
+  rng = np.random.default_rng(3)
+  for count in (1, 2, 3, 4):
+    for _ in range(20):
+      # Positive entries cannot cancel.
+      matrices = rng.random((count, 3, 3)) + 0.1
+      matrices[rng.random((count, 3, 3)) < 0.4] = 0
+      zeros = [
+        [tuple(entry) for entry in np.argwhere(matrix == 0)]
+        for matrix in matrices
+      ]
+      product = functools.reduce(np.matmul, matrices)
+      expected = [tuple(entry) for entry in np.argwhere(product == 0)]
+      assert list(geometry.common_zeros(zeros)) == expected
+
+
+@pytest.mark.parametrize(
+  'size', [(1, 1), (1, 9), (2, 3), (7, 30), (64, 5), (33, 34)]
+)
+@pytest.mark.parametrize('channels', [1, 3])
+def test_levels_are_triangles_that_sum_to_one_inside_the_image(size, channels):
+  image = np.random.default_rng(0).random((*size, channels))
+  with jax.enable_x64(True):
+    source = _prefilter(image, size, num_levels=4)
+  assert source.levels.shape == (4, *size, channels)
+  for level, actual in enumerate(source.levels):
+    expected = image
+    for axis, length in enumerate(size):
+      index = np.arange(length)
+      distance = np.abs(index[:, None] - index)
+      kernel = np.maximum(0, 1 - distance / 2**level)
+      kernel /= kernel.sum(1, keepdims=True)
+      expected = np.moveaxis(np.tensordot(kernel, expected, (1, axis)), 0, axis)
+    np.testing.assert_allclose(actual, expected, atol=1e-13)
 
 
 def test_points_behind_the_horizon_show_the_fill():

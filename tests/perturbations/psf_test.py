@@ -37,6 +37,13 @@ class PsfTest(parameterized.TestCase):
       )
       self.assertGreaterEqual(np.min(kernel), 0)
 
+  @parameterized.parameters(4.0, 4.3, 4.5)
+  def test_disk_fits_an_array_half_a_pixel_narrower(self, radius):
+    wide = np.asarray(_disk(radius, 6))
+    np.testing.assert_allclose(
+      np.pad(_disk(radius, 4), 2), wide, rtol=1e-6
+    )
+
   @parameterized.parameters(3.0, 4.3, 6.0, 10.0, 15.5)
   def test_disk_has_a_quarter_of_the_squared_radius_as_variance(self, radius):
     # An edge of density 6 t (1 - t), one pixel wide, has E[δ²] = 1/20 and

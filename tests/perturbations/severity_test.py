@@ -14,6 +14,7 @@ from scipy import ndimage
 from jaxsens.perturbations import elastic
 from jaxsens.perturbations import noise
 from jaxsens.perturbations import published_blurs
+from jaxsens.perturbations import published_spatter
 from jaxsens.perturbations import published_weather
 from jaxsens.perturbations import severity
 from tests.oracles import imagecorruptions_import
@@ -165,11 +166,11 @@ class PublishedTest(parameterized.TestCase):
       (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
     ),
     (
-      'imagenet_c', 'spatter', 3, published_weather.imagenet_spatter,
+      'imagenet_c', 'spatter', 3, published_spatter.imagenet_spatter,
       (0.65, 0.3, 2, 0.68, 0.5, False),
     ),
     (
-      'imagenet_c', 'spatter', 5, published_weather.imagenet_spatter,
+      'imagenet_c', 'spatter', 5, published_spatter.imagenet_spatter,
       (0.67, 0.4, 1, 0.65, 1.5, True),
     ),
     (

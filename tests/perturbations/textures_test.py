@@ -1,11 +1,14 @@
 """Random fields against slow sums, closed forms and statistics."""
 
+from unittest import mock
+
 from absl.testing import absltest
 from absl.testing import parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsens.perturbations import plasmas
 from jaxsens.perturbations import random_fields
 from jaxsens.perturbations import textures
 from tests.oracles import diamond_square
@@ -25,16 +28,25 @@ class TexturesTest(parameterized.TestCase):
     draws = 2 * np.asarray(
       random_fields.uniform(_KEY, (num, num), jnp.float32), float
     ) - 1
-    actual = jax.jit(textures.plasma, static_argnums=(1, 3))(
+    actual = jax.jit(plasmas.plasma, static_argnums=(1, 3))(
       _KEY, (num, num), decay, jnp.float32
     )
     np.testing.assert_allclose(
       actual, diamond_square.plasma(draws, decay), atol=2e-6
     )
 
+  @parameterized.parameters(((32, 64),), ((64, 4),), ((512, 4),))
+  def test_plasma_by_a_matrix_equals_pass_after_pass(self, size):
+    expected, actual = [], []
+    for found, coarse in ((expected, 1), (actual, 16)):
+      with mock.patch.object(plasmas, '_COARSE', coarse):
+        found.append(plasmas.plasma(_KEY, size, 1.7, jnp.float32))
+    self.assertGreater(np.std(expected[0]), 0.05)
+    np.testing.assert_allclose(actual, expected, atol=2e-6)
+
   def test_plasma_of_a_size_that_is_no_power_of_two_raises(self):
     with self.assertRaisesRegex(ValueError, r'\(24, 32\)'):
-      textures.plasma(_KEY, (24, 32), 2.0, jnp.float32)
+      plasmas.plasma(_KEY, (24, 32), 2.0, jnp.float32)
 
   def test_clouds_have_mean_one_and_are_positive(self):
     field = jax.jit(textures.clouds, static_argnums=(1, 2))(

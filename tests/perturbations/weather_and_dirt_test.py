@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from jaxsens.perturbations import dirt
 from jaxsens.perturbations import perturbation
+from jaxsens.perturbations import random_fields
 from jaxsens.perturbations import splashes
 from jaxsens.perturbations import weather
 
@@ -155,6 +156,30 @@ class ClosedFormsTest(parameterized.TestCase):
     )
     self.assertGreater(light.sum(), 1)
     np.testing.assert_allclose(dark.sum(), 2 * light.sum(), rtol=0.02)
+
+  @parameterized.parameters((3.0, 0.8), (9.0, 0.0), (0.5, 3.0))
+  def test_dust_is_a_product_over_ellipses(self, radius, softness):
+    height, width = 40, 52
+    image, opacity = _image(height, width), 0.6
+    draws = np.asarray(random_fields.uniform(_KEY, (6, 24), np.float32), float)
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    transmission = 1.0
+    for x, y, size, turn, stretch, dark in draws.T:
+      x, y = columns - x * width, rows - y * height
+      cos, sin = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)
+      u, v, stretch = x * cos + y * sin, y * cos - x * sin, 1 + 0.8 * stretch
+      radii = radius * (0.4 + 1.2 * size)
+      squares = (u * u * stretch + v * v / stretch) / radii**2
+      border = np.sqrt(softness**2 + radii**-2)
+      t = np.clip(0.5 + (1 - squares) / (2 * border), 0, 1)
+      mask = t * t * (3 - 2 * t)
+      transmission = transmission * (1 - opacity * (0.4 + 0.6 * dark) * mask)
+    expected = image * transmission[..., None]
+    self.assertGreater(np.abs(image - expected).max(), 0.1)
+    actual = jax.jit(dirt.dust)(
+      np.float32(image), opacity, radius, softness, key=_KEY
+    )
+    np.testing.assert_allclose(actual, expected, atol=5e-6)
 
   def test_mud_covers_its_share_on_average(self):
     # E smoothstep((share - v) / w) = share - w / 2 for v uniform and share
