@@ -400,3 +400,45 @@ def test_images_that_are_none_are_refused():
     chain(np.full((8, 8, 1), np.nan, np.float32), jnp.ones(1))
   with pytest.raises(ValueError, match='(H, W, C)'):
     chain(np.zeros((8, 8), np.float32), jnp.ones(1))
+
+
+@pytest.mark.parametrize('size', [(97, 80), (33, 47), (97, 20)])
+@pytest.mark.parametrize('fill', [0.0, 'edge'])
+def test_mirrors_alone_equal_the_resampled_ones(size, fill, monkeypatch):
+  image = np.float32(_frame()) / 255
+  space = factors.FactorSpace(tuple(
+    factors.Factor(name, chaospy.Uniform(0.1, 1))
+    for name in ('gamma', 'flip_x', 'flip_y', 'brightness')
+  ))
+  rows = np.array([
+    [0.7, x, y, 0.8] for x in (0.2, 0.9) for y in (0.0, 1.0)
+  ])
+  actual, expected = [], []
+  for mirrored, found in ((True, actual), (False, expected)):
+    monkeypatch.setattr(
+      chains.Chain, '_only_mirrors', lambda self, shape, m=mirrored: m
+    )
+    chain = chains.make_chain(space, size, fill=fill)
+    prepared = chain.prepare(image)
+    assert isinstance(prepared, jax.Array) == mirrored
+    found.extend(chain.apply(prepared, row) for row in rows)
+  np.testing.assert_allclose(actual, expected, atol=2e-6)
+  assert len({np.asarray(image).tobytes() for image in actual}) == 4
+
+
+def test_mirrors_beside_other_geometry_are_resampled_with_it():
+  for names, alone in (
+    (('flip_x',), True), (('flip_x', 'flip_y'), True),
+    (('flip_x', 'rotation'), False),
+  ):
+    space = factors.FactorSpace(tuple(
+      factors.Factor(name, chaospy.Uniform(0, 1)) for name in names
+    ))
+    chain = chains.make_chain(space, (8, 8))
+    assert chain._only_mirrors((9, 8, 1)) == alone
+    assert not chain._only_mirrors((9, 7, 1))
+  space = factors.FactorSpace((
+    factors.Factor('flip_x', chaospy.Uniform(0, 1)),
+  ))
+  nearest = chains.make_chain(space, (8, 8), method='nearest')
+  assert not nearest._only_mirrors((8, 8, 1))

@@ -140,7 +140,7 @@ class Chain:
     image = check_image(image)
     if self.convention != 'fused':
       return image
-    if not self._geometric:
+    if not self._geometric or self._only_mirrors(image.shape):
       return geometry.resize(image, self.size)
     minifies = any(step.perturbation.minifies for step in self.steps)
     return geometry.prefilter(
@@ -197,6 +197,18 @@ class Chain:
     ]
     return (where[0], where[-1] + 1) if where else None
 
+  def _only_mirrors(self, shape: tuple[int, ...]) -> bool:
+    """Whether all the geometry is reversed axes, of pixels made no smaller."""
+    first, last = self._geometric
+    return (
+      self.method == 'bilinear'
+      and shape[0] >= self.size[0] and shape[1] >= self.size[1]
+      and all(
+        step.perturbation.mirrors is not None
+        for step in self.steps[first:last]
+      )
+    )
+
   def _within_limits(self, values):
     lower, upper = np.array([p.limits for p in self.parameters]).T.reshape(
       2, -1
@@ -219,7 +231,7 @@ class Chain:
     return values
 
   def _fused(self, prepared, values, key):
-    if not self._geometric:
+    if not isinstance(prepared, geometry.Prefiltered):
       return self._run(prepared, values, key, 0, len(self.steps))
     first, last = self._geometric
     moved = geometry.compose([
@@ -243,9 +255,12 @@ class Chain:
     return image
 
   def _act(self, i, image, values, key):
-    """Carries out a step that is not geometric."""
+    """Carries out a step that is not geometric, or reverses an axis."""
     step = self.steps[i]
     own = [value.astype(image.dtype) for value in step.values(values)]
+    if step.perturbation.mirrors is not None:
+      flipped = jnp.flip(image, step.perturbation.mirrors)
+      return jnp.where(own[0] > 0.5, flipped, image)
     if step.perturbation.random:
       return step.perturbation.function(
         image, *own, key=jax.random.fold_in(key, i)

@@ -333,6 +333,7 @@ PERTURBATIONS = (
   ),
   _entry(
     'flip_x', flip_x, '0 or 1', 0.0, (0.0, 1.0), 'torchvision hflip',
+    mirrors=1,
     limits=(0.0, 1.0), differentiable=False,
     zeros=_AXES,
     happens='The picture is mirrored left to right: a mirror in the path of '
@@ -345,6 +346,7 @@ PERTURBATIONS = (
   ),
   _entry(
     'flip_y', flip_y, '0 or 1', 0.0, (0.0, 1.0), 'torchvision vflip',
+    mirrors=0,
     limits=(0.0, 1.0), differentiable=False,
     zeros=_AXES,
     happens='The picture is mirrored top to bottom: another camera driver, or '

@@ -66,6 +66,8 @@ class Perturbation:
       wider than an output pixel; of geometric ones.
     zeros: (row, column) of entries of the homography that are zero at every
       value, which makes resampling faster; of geometric ones.
+    mirrors: the axis, 0 or 1, that values above one half reverse; of geometric
+      ones that do nothing else.
     differentiable: whether the image has a derivative in the main value.
     random: whether it draws from a key.
     others: further parameters, in the order in which `function` takes them.
@@ -85,6 +87,7 @@ class Perturbation:
   limits: tuple[float, float] = (-math.inf, math.inf)
   minifies: bool = False
   zeros: tuple[tuple[int, int], ...] = ()
+  mirrors: int | None = None
   differentiable: bool = True
   random: bool = False
   others: tuple[Parameter, ...] = ()
