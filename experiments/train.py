@@ -27,6 +27,7 @@ from jaxsens import classifiers
 from jaxsens.data import image_sets
 from jaxsens.data import sources
 from jaxsens.data.synthetic import weld as synthetic_weld
+from jaxsens.models import inference
 from jaxsens.models import registry
 from jaxsens.training import checkpoints
 from jaxsens.training import loop
@@ -122,9 +123,10 @@ def train_or_restore(
     expected={'config_hash': digest},
   )
   size = (config.model.image_size,) * 2
-  classifier = registry.CLASSIFIERS[config.model.name](
+  classifier = inference.classifier(
     model, preprocess=_normalise(config), class_names=metadata.class_names,
-    image_size=size, dtype=jnp.dtype(config.precision),
+    image_size=size, channels=metadata.channels,
+    dtype=jnp.dtype(config.precision),
   )
   return Trained(classifier, model, metadata, restored)
 
@@ -246,8 +248,8 @@ def _show(bar, epoch) -> None:
 
 def _network(key, config):
   source = sources.find(source_name(config))
-  return registry.find(config.model.name)(
-    key, len(source.class_names), in_channels=source.channels,
+  return registry.create(
+    config.model.name, key, len(source.class_names), in_channels=source.channels,
     dropout=config.model.dropout,
   )
 
@@ -270,7 +272,7 @@ def _initial(key, config):
     )
   loaded = convert.load_torch_names(
     network, state_dict, replace_head=config.training.num_epochs > 0,
-    head=registry.HEADS[config.model.name],
+    head=registry.find(config.model.name).head,
   )
   runs.LOG.info('Initial weights from %s; new: %s', path, loaded.fresh)
   return loaded.model, True

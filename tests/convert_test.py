@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 from jaxsens import classifiers
+from jaxsens.models import inference
 from jaxsens.models import layers
 from jaxsens.models import resnet
 from jaxsens.models import states
@@ -204,8 +205,10 @@ def test_public_resnet18_loads_without_left_overs_and_knows_its_images():
     arrays['conv1.kernel'][3, 2, 1, 7], state_dict['conv1.weight'][7, 1, 3, 2]
   )
   images, labels = _photos(16)
-  params = resnet.fold_batch_norm(loaded.model)
-  logits = jax.jit(resnet.apply_folded)(params, classifiers.IMAGENET(images))
+  network = inference.prepare(loaded.model, (224, 224, 3))
+  logits = jax.jit(lambda network, x: network(x))(
+    network, classifiers.IMAGENET(images)
+  )
   # Its authors' own evaluation has 79 % on photos of this kind: 16 of them
   # give less than 8 with a probability of 0.2 %, chance would give 0.
   assert (np.argmax(logits, 1) == labels).sum() >= 8
