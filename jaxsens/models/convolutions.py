@@ -106,6 +106,8 @@ def convolve(
     return _convolve_channels(x, kernel, stride, pads)
   if min(_result_size(x, size, stride, pads)) < size:
     return _convolve_patches(x, kernel, stride, pads)
+  if _is_stem(kernel.shape, stride):
+    return _convolve_stem(pads, jnp.asarray(x), jnp.asarray(kernel))
   return _convolve(x, kernel, stride, pads)
 
 
@@ -145,6 +147,104 @@ def _convolve_patches(x, kernel, stride, pads):
   windows = _windows(x, size, stride, pads, 0.0)
   patches = jnp.concatenate(list(windows), axis=-1)
   return patches @ kernel.reshape(-1, channels)
+
+
+def _is_stem(shape: Sequence[int], stride: int) -> bool:
+  """Whether `_convolve_stem` is faster: a stem of colour images on CPU."""
+  size, _, channels, out_channels = shape
+  return (
+    jax.default_backend() == 'cpu'
+    and (stride, channels) == (2, 3)
+    and (size == 7 or size == 3 and out_channels <= _NARROW_STEM)
+  )
+
+
+# With more channels the plain form is the faster one.
+_NARROW_STEM = 32
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _convolve_stem(
+  pads: Padding, x: jax.Array, kernel: jax.Array
+) -> jax.Array:
+  """Returns a convolution at stride 2 whose gradients have their own forms.
+
+  XLA's CPU backend is slow in the input gradient of 7x7 (processor time 86 ms
+  at 224 pixels, 64 channels; 31 by rows of blocks) and in 3x3 forward (21 ms
+  for 24 channels, 11 for 32; 4.6 by blocks); the other forms are the slower
+  ones everywhere else. A rule for tangents rather than one for cotangents, so
+  that every order and mode of differentiation stays possible.
+  """
+  if kernel.shape[0] == 3:
+    return _convolve(*_blocks(x, kernel, pads), 1, _NO_PADDING)
+  return _convolve(x, kernel, 2, pads)
+
+
+def _stem_tangent(pads, primals, tangents):
+  x, kernel = primals
+  dx, dkernel = tangents
+  y = _convolve_stem(pads, x, kernel)
+  dy = jnp.zeros_like(y)
+  if not isinstance(dkernel, jax.custom_derivatives.SymbolicZero):
+    dy += _convolve(x, dkernel, 2, pads)
+  if not isinstance(dx, jax.custom_derivatives.SymbolicZero):
+    by_rows = kernel.shape[0] == 7
+    form = _convolve_block_rows if by_rows else _convolve
+    dy += form(dx, kernel, 2, pads)
+  return y, dy
+
+
+_convolve_stem.defjvp(_stem_tangent, symbolic_zeros=True)
+
+
+def _convolve_block_rows(x, kernel, stride, pads):
+  """Returns the convolution of 2x2 blocks, four of a row gathered at a time."""
+  del stride
+  x, kernel = _blocks(x, kernel, pads)
+  size, _, _, channels = kernel.shape
+  width = x.shape[2] - size + 1
+  x = jnp.concatenate([x[:, :, i : i + width] for i in range(size)], axis=-1)
+  kernel = kernel.reshape(size, 1, -1, channels)
+  return _convolve(x, kernel, 1, _NO_PADDING)
+
+
+def _blocks(
+  x: jax.Array, kernel: jax.Array, pads: Padding
+) -> tuple[jax.Array, jax.Array]:
+  """Returns what turns a step of two pixels into one of a block of 2x2.
+
+  Args:
+    x: (B, H, W, C).
+    kernel: (size, size, C, out) of an odd size.
+    pads: zeros around x.
+
+  Returns:
+    Padded images (B, h + (size - 1) / 2, w + (size - 1) / 2, 4 C), and the
+    kernel ((size + 1) / 2, (size + 1) / 2, 4 C, out), both with the pixels of a
+    block in the channels.
+  """
+  size, channels = kernel.shape[0], x.shape[-1]
+  half = (size + 1) // 2
+  rows, columns = (
+    side + half - 1 for side in _result_size(x, size, 2, pads)
+  )
+  edges = [
+    (before, 2 * count - side - before, 0)
+    for side, (before, _), count in zip(
+      x.shape[1:3], pads, (rows, columns), strict=True
+    )
+  ]
+  zero = jnp.zeros((), x.dtype)
+  x = jax.lax.pad(x, zero, [(0, 0, 0), *edges, (0, 0, 0)])
+  x = x.reshape(-1, rows, 2, columns, 2, channels)
+  x = x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, 4 * channels)
+  kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+  kernel = kernel.reshape(half, 2, half, 2, channels, -1)
+  kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
+  return x, kernel.reshape(half, half, 4 * channels, -1)
+
+
+_NO_PADDING = ((0, 0), (0, 0))
 
 
 def tile_kernel(kernel: jax.Array) -> jax.Array:
@@ -261,7 +361,8 @@ def max_pool(
       (before, after + _missing(side, before, after, size, stride))
       for side, (before, after) in zip(x.shape[1:3], pads, strict=True)
     )
-  return functools.reduce(jnp.maximum, _windows(x, size, stride, pads, -jnp.inf))
+  windows = _windows(x, size, stride, pads, -jnp.inf)
+  return functools.reduce(jnp.maximum, windows)
 
 
 def _missing(side, before, after, size, stride):

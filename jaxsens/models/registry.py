@@ -1,6 +1,7 @@
 """The networks by name, and what is known of each before it is made."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import difflib
 
@@ -9,8 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from jaxsens.models import cnn
+from jaxsens.models import efficientnet
 from jaxsens.models import lenet
+from jaxsens.models import mobilenet
 from jaxsens.models import resnet
+from jaxsens.models import shufflenet
+from jaxsens.models import squeezenet
+from jaxsens.models import vgg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +47,37 @@ class Architecture:
   source: str
 
 
+_IANDOLA = 'Iandola et al., SqueezeNet, 2016'
+_SIMONYAN = 'Simonyan and Zisserman, Very deep convolutional networks, 2015'
+_GRIMALDI = 'F. Grimaldi, machine_learning_intepretability_in_steel_industry'
 _HE = 'He et al., Deep residual learning for image recognition, 2016'
+_HOWARD = 'Howard et al., Searching for MobileNetV3, 2019'
+_TAN = 'Tan and Le, EfficientNet, 2019'
+
+# Parameters of SqueezeNet 1.1 cut behind so many entries of `features`, with a
+# head of 1000 classes; the head of two stages has 5,005 more for 5 classes.
+_REDUCED = {7: 327_976, 8: 377_416, 9: 377_416, 10: 610_296, 11: 721_320}
+
+
+def _squeezenet(make, num_parameters):
+  return Architecture(
+    make, 'classifier.1', 'features.0', None, num_parameters, 1000, (224, 224),
+    _IANDOLA,
+  )
+
+
+def _two_stage(make, num_parameters):
+  return Architecture(
+    make, 'classifier.5', 'features.0', None, num_parameters + 5_005, 5,
+    (64, 400), f'{_IANDOLA}; {_GRIMALDI}',
+  )
+
 
 ARCHITECTURES: dict[str, Architecture] = {
+  'cnn': Architecture(
+    cnn.cnn, 'classifier.6', 'features.0', None, 414_117, 5, cnn.IMAGE_SIZE,
+    _GRIMALDI,
+  ),
   'lenet': Architecture(
     lenet.lenet, 'fc3', 'conv1', None, 62_006, 10, (32, 32),
     'LeCun et al., Gradient-based learning applied to document recognition, '
@@ -56,6 +91,53 @@ ARCHITECTURES: dict[str, Architecture] = {
   ),
   'resnet50': Architecture(
     resnet.resnet50, 'fc', 'conv1', 'bn1', 25_557_032, 1000, (224, 224), _HE,
+  ),
+  'mobilenet_v2': Architecture(
+    mobilenet.mobilenet_v2, 'classifier.1', 'features.0.0', 'features.0.1',
+    3_504_872, 1000, (224, 224), 'Sandler et al., MobileNetV2, 2018',
+  ),
+  'mobilenet_v3_small': Architecture(
+    mobilenet.mobilenet_v3_small, 'classifier.3', 'features.0.0',
+    'features.0.1', 2_542_856, 1000, (224, 224), _HOWARD,
+  ),
+  'mobilenet_v3_large': Architecture(
+    mobilenet.mobilenet_v3_large, 'classifier.3', 'features.0.0',
+    'features.0.1', 5_483_032, 1000, (224, 224), _HOWARD,
+  ),
+  'efficientnet_b0': Architecture(
+    efficientnet.efficientnet_b0, 'classifier.1', 'features.0.0',
+    'features.0.1', 5_288_548, 1000, (224, 224), _TAN,
+  ),
+  'efficientnet_b1': Architecture(
+    efficientnet.efficientnet_b1, 'classifier.1', 'features.0.0',
+    'features.0.1', 7_794_184, 1000, (240, 240), _TAN,
+  ),
+  'shufflenet_v2_x1_0': Architecture(
+    shufflenet.shufflenet_v2_x1_0, 'fc', 'conv1.0', 'conv1.1', 2_278_604, 1000,
+    (224, 224), 'Ma et al., ShuffleNet V2, 2018',
+  ),
+  'squeezenet1_0': _squeezenet(squeezenet.squeezenet1_0, 1_248_424),
+  'squeezenet1_1': _squeezenet(squeezenet.squeezenet1_1, 1_235_496),
+  'squeezenet1_1_two_stage': _two_stage(
+    squeezenet.squeezenet1_1_two_stage, 1_235_496
+  ),
+  **{
+    f'squeezenet1_1_reduced{k}': _squeezenet(squeezenet.reduced(k), count)
+    for k, count in _REDUCED.items()
+  },
+  **{
+    f'squeezenet1_1_reduced{k}_two_stage': _two_stage(
+      squeezenet.reduced(k, 'two_stage'), count
+    )
+    for k, count in _REDUCED.items()
+  },
+  'vgg16_bn': Architecture(
+    vgg.vgg16_bn, 'classifier.6', 'features.0', 'features.1', 138_365_992, 1000,
+    (224, 224), _SIMONYAN,
+  ),
+  'vgg16_bn_narrow': Architecture(
+    vgg.vgg16_bn_narrow, 'classifier.6', 'features.0', 'features.1', 21_154_309,
+    5, (64, 400), f'{_SIMONYAN}; {_GRIMALDI}',
   ),
 }  # fmt: skip
 """The networks that a config can ask for by name."""
@@ -113,3 +195,24 @@ def create(
     key, num_classes, in_channels=in_channels, dropout=dropout, stem=stem,
     padding=padding, dtype=dtype,
   )
+
+
+def num_parameters(model: nnx.Module) -> int:
+  """Returns how many trainable numbers a network has."""
+  return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def flops(model: nnx.Module, image_shape: Sequence[int]) -> float:
+  """Returns the floating-point operations of one image, as XLA counts them.
+
+  A multiply-add counts as two. Counted before any optimisation, so that the
+  number is the same on every platform.
+
+  Args:
+    model: as trained; may be abstract.
+    image_shape: (H, W, C).
+  """
+  graphdef, state = nnx.split(model)
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  forward = lambda state, images: nnx.merge(graphdef, state)(images)
+  return float(jax.jit(forward).lower(state, images).cost_analysis()['flops'])

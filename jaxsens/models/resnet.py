@@ -149,7 +149,8 @@ class ResNet(nnx.Module):
   ) -> jax.Array:
     """Returns the last feature map (B, h, w, D) of images (B, H, W, C)."""
     del key
-    x = layers.relu(self.bn1(self.conv1(images.astype(self.dtype)), train=train))
+    x = self.conv1(images.astype(self.dtype))
+    x = layers.relu(self.bn1(x, train=train))
     if self.stem != 'cifar':
       x = convolutions.max_pool(x, padding=self.padding)
     for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -53,6 +53,67 @@ def test_convolution_and_its_gradient_equal_xlas_at_every_size(
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize('height, width', [(19, 20), (22, 25)])
+@pytest.mark.parametrize('padding', ['torch', 'same', 0])
+@pytest.mark.parametrize('size, out_channels', [(3, 8), (7, 8)])
+def test_stem_equals_xlas_in_every_mode_of_differentiation(
+  monkeypatch, height, width, padding, size, out_channels
+):
+  rng = np.random.default_rng(2)
+  images, tangent = (
+    jnp.asarray(rng.normal(size=(2, height, width, 3)), jnp.float32)
+    for _ in range(2)
+  )
+  kernel, step = (
+    jnp.asarray(rng.normal(size=(size, size, 3, out_channels)), jnp.float32)
+    for _ in range(2)
+  )
+  pads = {'torch': ((size // 2,) * 2,) * 2, 'same': 'SAME', 0: 'VALID'}
+
+  def xla(images, kernel):
+    return jax.lax.conv_general_dilated(
+      images, kernel, (2, 2), pads[padding],
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
+  ours = functools.partial(convolutions.convolve, stride=2, padding=padding)
+  assert 'custom_jvp' in str(jax.make_jaxpr(ours)(images, kernel))
+
+  def everything(f):
+    score = lambda *x: jnp.sum(jnp.sin(f(*x)))
+    gradients = jax.grad(score, (0, 1))
+    return {
+      'result': f(images, kernel),
+      'of both': gradients(images, kernel),
+      'of images': jax.grad(score)(images, kernel),
+      'of kernel': jax.grad(score, 1)(images, kernel),
+      'forward': jax.jvp(f, (images, kernel), (tangent, step)),
+      'hessian': jax.jvp(gradients, (images, kernel), (tangent, step)),
+      'mapped': jax.vmap(jax.grad(score), (0, None))(images[:, None], kernel),
+    }
+
+  actual, expected = jax.jit(lambda: (everything(ours), everything(xla)))()
+  for name, x in expected.items():
+    # Of the largest: sines of sums of 147 terms, and their derivatives.
+    jax.tree.map(
+      lambda a, e, name=name: np.testing.assert_allclose(
+        a, e, atol=2e-5 * np.abs(e).max(), err_msg=name
+      ),
+      actual[name], x,
+    )
+
+
+def test_other_platforms_and_images_run_the_plain_stem(monkeypatch):
+  kernel = jnp.ones((7, 7, 3, 4))
+  run = functools.partial(convolutions.convolve, stride=2)
+  for backend, channels in (('gpu', 3), ('cpu', 1)):
+    monkeypatch.setattr(jax, 'default_backend', lambda name=backend: name)
+    images = _images(1, 20, channels)
+    jaxpr = jax.make_jaxpr(run)(images, kernel[:, :, :channels])
+    assert 'custom_jvp' not in str(jaxpr)
+
+
 @pytest.mark.parametrize('height, width', [(1, 2), (4, 8), (7, 7), (14, 9)])
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
 def test_convolution_by_tiles_and_its_gradient_equal_xlas(
@@ -72,7 +133,8 @@ def test_convolution_by_tiles_and_its_gradient_equal_xlas(
 
     @jax.jit
     def ours(images):
-      return convolutions.convolve_tiles(images, convolutions.tile_kernel(kernel))
+      tiled = convolutions.tile_kernel(kernel)
+      return convolutions.convolve_tiles(images, tiled)
 
     atol = 1e-3 if dtype == jnp.float32 else 1e-11
     assert ours(images).dtype == dtype

@@ -12,6 +12,8 @@ from jaxsens.models import registry
 from jaxsens.models import resnet
 from jaxsens.models import states
 from jaxsens.weights import convert
+from tests.oracles import torch_networks
+from tests.oracles import torchvision_networks
 from tests.oracles import torchvision_ops
 
 SMALL = dict(num_classes=5, in_channels=1, dropout=0.5)
@@ -73,6 +75,46 @@ def test_logits_equal_torchvisions(in_channels, dropout):
     np.testing.assert_allclose(
       _infer(network, images), expected, atol=1e-4, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize('name', ['resnet34', 'resnet50'])
+def test_deeper_networks_equal_torchvisions(name):
+  torchvision = torchvision_ops.import_torchvision()
+  network = torchvision_networks.network(name)
+  peer = getattr(torchvision.models, name)(num_classes=7)
+  torch_networks.check_inference(
+    network, peer, torch_networks.images(2, (40, 33), 3)
+  )
+
+
+@pytest.mark.parametrize('block', ['BasicBlock', 'Bottleneck'])
+def test_cifar_stem_and_training_equal_torchvisions(block):
+  torchvision = torchvision_ops.import_torchvision()
+  from torch import nn
+
+  # One block per stage has all there is to a block but the plain shortcut.
+  blocks = (2, 1, 1, 1)
+  network = resnet.ResNet(
+    getattr(resnet, block), blocks, 7, in_channels=3, dropout=0.0, stem='cifar',
+    padding='torch', dtype=jnp.float32, rngs=nnx.Rngs(jax.random.key(0)),
+  )
+  peer = torchvision.models.ResNet(
+    getattr(torchvision.models.resnet, block), blocks, 7
+  )
+  peer.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+  peer.maxpool = nn.Identity()
+  batch = torch_networks.images(4, (24, 25), 3)
+  torch_networks.check_training(network, peer, batch)
+  torch_networks.check_inference(network, peer, batch)
+
+
+def test_training_with_the_published_stem_equals_torchvisions():
+  torchvision = torchvision_ops.import_torchvision()
+  network = torchvision_networks.network('resnet18')
+  torch_networks.check_training(
+    network, torchvision.models.resnet18(num_classes=7),
+    torch_networks.images(4, (65, 64), 3),
+  )
 
 
 def test_batch_norm_in_training_equals_torchs():
