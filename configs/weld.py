@@ -106,6 +106,33 @@ def _training() -> ConfigDict:
     'warmup_epochs': 3,
     'end_epoch': 7,
     'final_factor': 0.1,
+    'optimizer': 'adamw',  # or 'adam', 'sgd'
+    'momentum': 0.9,  # of sgd
+    'nesterov': False,
+    'clip_norm': 0.0,  # longest gradient; 0: any
+    # 'warmup_cosine', 'linear_warmup_cosine', 'multistep' or 'constant'
+    'schedule': 'warmup_cosine',
+    'milestones': (),  # epochs of multistep
+    'milestone_factor': 0.1,
+    'precision': 'float32',  # of the convolutions in training; or 'bfloat16'
+    'class_weights': 'balanced',  # from the training images; or 'none'
+    'label_smoothing': 0.0,
+    'mixup': 0.0,  # alpha; 0: off
+    'ema_decay': 0.0,  # of averaged parameters; 0: off
+    # 'none', 'rand_augment', 'auto_augment_imagenet', 'auto_augment_cifar10',
+    # 'categorical' or 'random_choice'
+    'augmentation': 'none',
+    'num_operations': 2,  # of rand_augment
+    'magnitude': 9,  # of rand_augment, 0 to 30
+    'crop': 'none',  # or 'padded', 'resized'
+    'crop_padding': 4,  # pixels
+    'flip': 0.0,  # probability of exchanging left and right
+    'noise_doubling': 0.0,  # noise on a copy of every batch; 0: off
+    'monitor': 'loss',  # what chooses the epoch; or 'accuracy', 'macro_f1'
+    'early_limit': 0,  # epochs without a new best; 0: go on to the end
+    'replacement_limit': 0,  # epochs until the best comes back; 0: never
+    'num_runs': 1,  # trainings with seeds of their own, see experiments.train
+    'tensorboard': True,
   })
 
 

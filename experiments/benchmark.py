@@ -4,6 +4,7 @@
     python -m experiments.benchmark --suite=fit --output=fit.json
     python -m experiments.benchmark --suite=gpc --sections=functions,cifar
     python -m experiments.benchmark --suite=perturbations
+    python -m experiments.benchmark --suite=weights
 
 Prints Markdown tables; `--output` also keeps everything as JSON, with the
 machine it was measured on. The suites are modules of `experiments.benchmarks`;
@@ -90,6 +91,7 @@ QUICK = {
     'seconds': 0.01,
     'num_rounds': 2,
   },
+  'weights': {'num_photos': 4, 'num_images': 64, 'batch_size': 4},
 }
 # The module of a suite that is not called as it.
 _MODULES = {'gpc': 'gpc_suite'}

@@ -1,16 +1,23 @@
-"""Trains the classifier of a config, or restores the one trained before.
+r"""Trains the classifier of a config, or restores the one trained before.
 
   python -m experiments.train --config=configs/weld.py
 
 `experiments.gpc` does the same on first use. The checkpoint lies in the run
 directory; a run with other settings of the analysis but the same data, model
-and training takes it over from there.
+and training takes it over from there. A training that was interrupted, however
+hard, goes on from the snapshot of its last epoch (`training` in the run
+directory) and ends with bitwise the same network. `events` there is for
+TensorBoard.
+
+  python -m experiments.train --config=configs/steel.py \
+    --config.training.num_runs=5
+
+trains with the seeds 0 to 4, each in a directory of its own, and writes mean,
+standard deviation and interval to `runs.json` and `runs.txt`.
 """
 
 from collections.abc import Callable
 import dataclasses
-import hashlib
-import json
 import pathlib
 import shutil
 import time
@@ -20,25 +27,27 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
-import tqdm
 
 from experiments import runs
+from experiments import training_fields
+from experiments import watching
 from jaxsens import classifiers
+from jaxsens import files
 from jaxsens.data import image_sets
 from jaxsens.data import sources
 from jaxsens.data.synthetic import weld as synthetic_weld
+from jaxsens.models import inference
 from jaxsens.models import registry
 from jaxsens.training import checkpoints
 from jaxsens.training import loop
-from jaxsens.training import metrics
+from jaxsens.training import repeats
+from jaxsens.training import snapshots
 from jaxsens.weights import convert
 from jaxsens.weights import manifest
 
-# Learning rates for random initial values and for pretrained ones.
-_RATES = {False: 1e-3, True: 1e-4}
+training_hash = training_fields.training_hash
+
 _GRAY = classifiers.Normalise(mean=(0.5,), std=(0.5,))
-# What `config.data` says about the analysis and not about the data.
-_NOT_DATA = ('num_images', 'frame_width', 'only_recognised')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +72,8 @@ def load_data(key: jax.Array, config: ConfigDict) -> image_sets.Splits:
   name = source_name(config)
   if name != 'weld':
     options = {
-      k: v for k, v in config.data.items() if k not in ('name', *_NOT_DATA)
+      k: v for k, v in config.data.items()
+      if k not in ('name', *training_fields.NOT_DATA)
     }
     return sources.load(
       name, key, **(options | {'root': config.data.root or None})
@@ -100,21 +110,21 @@ def train_or_restore(
     splits: returns the data; called only if there is something to train.
 
   Raises:
-    ValueError: the run directory holds a checkpoint of another config.
+    ValueError: the run directory holds a checkpoint or snapshots of another
+      config, or a field of the config makes no sense.
   """
-  if config.precision not in ('float32', 'bfloat16'):
-    raise ValueError(
-      "precision must be 'float32' or 'bfloat16', got "
-      f'{config.precision!r}'
-    )
+  training_fields.check(config)
   key_init, key_fit = jax.random.split(key)
   path = workdir / 'checkpoint'
-  digest = training_hash(config)
+  digest = training_fields.training_hash(config)
   restored = checkpoints.exists(path) or _take_over(path, digest)
+  if restored and not _trained_as(path, digest):
+    # Names the fields, where they are known; below only the hash is.
+    _snapshots(config, workdir).last()
   if not restored:
     model, pretrained = _initial(key_init, config)
     if config.training.num_epochs:
-      _fit(key_fit, model, pretrained, config, path, digest, splits())
+      _fit(key_fit, model, pretrained, config, workdir, digest, splits())
     else:
       _keep(model, pretrained, config, path, digest, splits())
   model, metadata = checkpoints.restore(
@@ -122,28 +132,15 @@ def train_or_restore(
     expected={'config_hash': digest},
   )
   size = (config.model.image_size,) * 2
-  classifier = registry.CLASSIFIERS[config.model.name](
+  classifier = inference.classifier(
     model, preprocess=_normalise(config), class_names=metadata.class_names,
-    image_size=size, dtype=jnp.dtype(config.precision),
+    image_size=size, channels=metadata.channels,
+    dtype=jnp.dtype(config.precision),
   )
   return Trained(classifier, model, metadata, restored)
 
 
-def training_hash(config: ConfigDict) -> str:
-  """Returns a hash of what decides the trained network."""
-  model = config.model.to_dict()
-  if config.training.image_size:
-    del model['image_size']
-  data = {
-    k: v for k, v in config.data.items()
-    if k not in _NOT_DATA
-  }
-  parts = [config.seed, data, model, config.training.to_dict()]
-  text = json.dumps(parts, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _fit(key, model, pretrained, config, path, digest, splits) -> None:
+def _fit(key, model, pretrained, config, workdir, digest, splits) -> None:
   size = (config.training.image_size or config.model.image_size,) * 2
   train, validation = (
     loop.LabelledImages(image_sets.resize_all(part.images, size), part.labels)
@@ -153,36 +150,40 @@ def _fit(key, model, pretrained, config, path, digest, splits) -> None:
     'Training %s on %d images, validating on %d: %s', config.model.name,
     len(train.labels), len(validation.labels), splits.train.description,
   )
-  settings = {
-    field: value for field, value in config.training.items()
-    if field != 'image_size'
-  }
-  if not settings['learning_rate']:
-    settings['learning_rate'] = _RATES[pretrained]
+  class_names = splits.train.class_names
+  weights = training_fields.class_weights(config, train.labels, class_names)
+  settings = training_fields.settings(config, pretrained)
+  watched = watching.Watched(workdir, config, settings, train)
   start = time.perf_counter()
-  with tqdm.tqdm(total=settings['num_epochs'], unit='epoch') as bar:
+  with watched:
     tuned = loop.fine_tune(
       key, model, train, validation, preprocess=_normalise(config),
-      class_weights=metrics.balanced_class_weights(
-        train.labels, len(splits.train.class_names)
-      ),
-      settings=loop.Settings(**settings),
-      on_step=lambda epoch, done, total: bar.set_postfix_str(
-        f'step {done}/{total}'
-      ),
-      on_epoch=lambda epoch: _show(bar, epoch),
+      class_weights=weights,
+      settings=settings,
+      on_step=watched.show_step,
+      on_epoch=watched.show_epoch,
+      on_resume=watched.resume,
+      snapshots=_snapshots(config, workdir),
     )
+  watched.finish(tuned, class_names)
   best = tuned.history[tuned.best_epoch].validation
   data = splits.train.description
+  path = workdir / 'checkpoint'
   _save(path, tuned.model, config, size, data, digest, best, {
     'pretrained': pretrained,
-    'learning_rate': settings['learning_rate'],
+    'learning_rate': settings.learning_rate,
     'best_epoch': tuned.best_epoch,
     'training_seconds': time.perf_counter() - start,
     'num_train': len(train.labels),
     'num_validation': len(validation.labels),
     'history': [epoch.as_dict() for epoch in tuned.history],
   })
+
+
+def _snapshots(config, workdir) -> snapshots.Snapshots:
+  return snapshots.Snapshots(
+    workdir / 'training', training_fields.decisive(config)
+  )
 
 
 def _keep(model, pretrained, config, path, digest, splits) -> None:
@@ -218,9 +219,10 @@ def _save(path, model, config, size, data, digest, scored, metrics) -> None:
   normalise = _normalise(config)
   source = sources.find(source_name(config))
   checkpoints.save(path, model, checkpoints.Metadata(
-    architecture=config.model.name, class_names=source.class_names,
-    image_size=size, channels=source.channels, mean=normalise.mean,
-    std=normalise.std, data=data, config_hash=digest,
+    architecture=config.model.name,
+    class_names=source.classes(config.data), image_size=size,
+    channels=source.image_channels(config.data), mean=normalise.mean,
+    std=normalise.std, data=data, config_hash=digest, options=_options(config),
     metrics={
       'validation_accuracy': scored.scores.accuracy,
       'validation_loss': scored.loss,
@@ -231,48 +233,60 @@ def _save(path, model, config, size, data, digest, scored, metrics) -> None:
 
 
 def _normalise(config) -> classifiers.Normalise:
-  channels = sources.find(source_name(config)).channels
+  channels = sources.find(source_name(config)).image_channels(config.data)
+  normalise = config.model.get('normalise', 'half')
+  if normalise == 'imagenet' and channels == 3:
+    return classifiers.IMAGENET
+  if normalise != 'half':
+    raise ValueError(
+      "model.normalise must be 'half' (mean and std 0.5) or, for RGB images, "
+      f"'imagenet', got {normalise!r} for {channels} channels"
+    )
   return classifiers.Normalise(_GRAY.mean * channels, _GRAY.std * channels)
 
 
-def _show(bar, epoch) -> None:
-  bar.update()
-  bar.write(
-    f'epoch {epoch.epoch + 1}: train loss {epoch.train_loss:.3f}, validation '
-    f'loss {epoch.validation.loss:.3f}, accuracy '
-    f'{epoch.validation.scores.accuracy:.3f}'
-  )
-
-
-def _network(key, config):
+def _network(key, config, dtype='float32'):
   source = sources.find(source_name(config))
-  return registry.find(config.model.name)(
-    key, len(source.class_names), in_channels=source.channels,
-    dropout=config.model.dropout,
+  return registry.create(
+    config.model.name, key, len(source.classes(config.data)),
+    in_channels=source.image_channels(config.data), dtype=jnp.dtype(dtype),
+    **_options(config),
   )
+
+
+def _options(config) -> dict:
+  """What the config says of the network beside its name."""
+  return {
+    name: config.model[name] for name in ('dropout', 'stem', 'padding')
+    if name in config.model
+  }
 
 
 def _initial(key, config):
   """Returns the network and whether its values are pretrained."""
-  network = _network(key, config)
+  network = _network(key, config, training_fields.option(config, 'precision'))
   if config.model.init == 'random':
     return network, False
   given = None if config.model.init == 'auto' else config.model.init
-  path = manifest.find_pretrained(config.model.name, path=given)
+  rgb = classifiers.IMAGENET
+  if given in manifest.PUBLIC_WEIGHTS:
+    path = manifest.fetch(given)
+    rgb = manifest.find(given).preprocessing.normalise
+  else:
+    path = manifest.find_pretrained(config.model.name, path=given)
   if path is None:
     runs.LOG.info('No pretrained weights on this machine; random initial ones')
     return network, False
-  state_dict = convert.read_state_dict(path)
-  gray = sources.find(source_name(config)).channels == 1
-  if gray and state_dict['conv1.weight'].shape[1] == 3:
-    state_dict = convert.gray_stem(
-      state_dict, rgb=classifiers.IMAGENET, gray=_GRAY
-    )
-  loaded = convert.load_torch_names(
-    network, state_dict, replace_head=config.training.num_epochs > 0,
-    head=registry.HEADS[config.model.name],
+  loaded = convert.load(
+    config.model.name, network, convert.read_state_dict(path), rgb=rgb,
+    gray=_GRAY,
+    # A head for other things is of no use even where their number is the same.
+    replace_head=config.training.num_epochs > 0,
   )
-  runs.LOG.info('Initial weights from %s; new: %s', path, loaded.fresh)
+  runs.LOG.info(
+    'Initial weights from %s; new: %s%s', path, loaded.fresh,
+    ''.join(f'; {note}' for note in loaded.notes),
+  )
   return loaded.model, True
 
 
@@ -302,7 +316,22 @@ def _trained_as(path, digest) -> bool:
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
-  """Trains or restores; returns the metrics of the checkpoint."""
+  """Trains or restores, once or with several seeds; returns the metrics."""
+  num_runs = training_fields.option(config, 'num_runs')
+  if num_runs < 1:
+    raise ValueError(f'training.num_runs must be at least 1, got {num_runs}')
+  if num_runs == 1:
+    return _run_once(config, workdir)
+  seeds = range(config.seed, config.seed + num_runs)
+  found = []
+  for seed in seeds:
+    one = config.copy_and_resolve_references()
+    one.seed = seed
+    found.append(_run_once(one, workdir / f'seed_{seed}'))
+  return _summarise(list(seeds), found, workdir)
+
+
+def _run_once(config, workdir) -> dict:
   key_data, key_train = runs.split_keys(config)[:2]
   trained = train_or_restore(
     key_train, config, workdir, lambda: load_data(key_data, config)
@@ -312,6 +341,30 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
     trained.metadata.metrics['validation_accuracy'], workdir / 'checkpoint',
   )
   return dict(trained.metadata.metrics)
+
+
+def _summarise(seeds, found, workdir) -> dict:
+  """Writes and returns what the runs say together."""
+  measures = {
+    'accuracy': [run['validation_accuracy'] for run in found],
+    'macro_f1': [run['validation']['f1'] for run in found],
+    'balanced_accuracy': [run['validation']['balanced_accuracy']
+                          for run in found],
+    'loss': [run['validation_loss'] for run in found],
+  }
+  summaries = {
+    f'validation_{name}': repeats.summarise(values)
+    for name, values in measures.items()
+  }
+  text = repeats.table(summaries)
+  summary = {
+    'seeds': seeds,
+    'measures': {name: one.as_dict() for name, one in summaries.items()},
+  }
+  runs.write_json(workdir / 'runs.json', summary)
+  files.write_text(workdir / 'runs.txt', text + '\n')
+  runs.LOG.info('%d runs:\n%s', len(seeds), text)
+  return summary
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from experiments.benchmarks import races
 from jaxsens import evaluation
 from jaxsens import quantities
 from jaxsens.gpc import designs
-from jaxsens.models import resnet
+from jaxsens.models import inference
 from jaxsens.perturbations import chains
 from jaxsens.weights import convert
 from tests.oracles import torchvision_ops
@@ -37,9 +37,10 @@ def test_paper_convention_gives_the_probabilities_of_the_torch_baseline():
   chain = chains.make_chain(space, (size, size), convention='paper')
   model = contestants.random_network(key_network, chain, image, values)
   evaluator = evaluation.make_evaluator(
-    resnet.classifier(
+    inference.classifier(
       model, preprocess=contestants.NORMALISE,
       class_names=contestants.CLASS_NAMES, image_size=(size, size),
+      channels=1,
     ),
     chain,
     quantities.make_quantities(('probability',), contestants.CLASS_NAMES),

@@ -1,6 +1,5 @@
 import csv
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -13,11 +12,11 @@ import PIL.Image
 import pytest
 
 from jaxsens import classifiers
+from jaxsens.models import inference
 from jaxsens.models import layers
 from jaxsens.models import resnet
 from jaxsens.models import states
 from jaxsens.weights import convert
-from jaxsens.weights import manifest
 from jaxsens.weights import safetensors
 from tests.oracles import torchvision_ops
 
@@ -204,8 +203,10 @@ def test_public_resnet18_loads_without_left_overs_and_knows_its_images():
     arrays['conv1.kernel'][3, 2, 1, 7], state_dict['conv1.weight'][7, 1, 3, 2]
   )
   images, labels = _photos(16)
-  params = resnet.fold_batch_norm(loaded.model)
-  logits = jax.jit(resnet.apply_folded)(params, classifiers.IMAGENET(images))
+  network = inference.prepare(loaded.model, (224, 224, 3))
+  logits = jax.jit(lambda network, x: network(x))(
+    network, classifiers.IMAGENET(images)
+  )
   # Its authors' own evaluation has 79 % on photos of this kind: 16 of them
   # give less than 8 with a probability of 0.2 %, chance would give 0.
   assert (np.argmax(logits, 1) == labels).sum() >= 8
@@ -353,65 +354,3 @@ def test_unknown_suffix_and_missing_file_are_reported(tmp_path):
   for suffix in ('npz', 'safetensors', 'pth'):
     with pytest.raises(FileNotFoundError, match=f'absent.{suffix}'):
       convert.read_state_dict(tmp_path / f'absent.{suffix}')
-
-
-@pytest.fixture
-def empty_caches(tmp_path, monkeypatch):
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'user'))
-  monkeypatch.delenv('TORCH_HOME', raising=False)
-  monkeypatch.setenv('JAXSENS_CACHE', str(tmp_path / 'own'))
-  return tmp_path
-
-
-def _place(path, content):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(content)
-  return path
-
-
-def test_pretrained_weights_are_found_in_the_caches_in_order(
-  empty_caches, monkeypatch
-):
-  content = b'weights'
-  known = manifest.PublicWeights(
-    'net-1.pth', 'https://', hashlib.sha256(content).hexdigest()[:8], 'MIT'
-  )
-  monkeypatch.setitem(manifest.PUBLIC_WEIGHTS, 'net', known)
-  monkeypatch.setenv('JAXSENS_SHARED', str(empty_caches / 'shared'))
-  assert manifest.find_pretrained('net') is None
-  # Each place is looked into before the ones filled so far.
-  for place in (
-    'shared/weights',
-    'user/torch/hub/checkpoints',
-    'user/jaxsens/weights',
-    'own/weights',
-  ):
-    path = _place(empty_caches / place / 'net-1.pth', content)
-    assert manifest.find_pretrained('net') == path
-
-
-def test_pretrained_weights_of_another_digest_are_refused(empty_caches):
-  path = empty_caches / 'own' / 'weights' / 'resnet18-f37072fd.pth'
-  _place(path, b'something else')
-  with pytest.raises(ValueError, match='expected f37072fd'):
-    manifest.find_pretrained('resnet18')
-
-
-def test_explicit_weights_are_used_or_reported_missing(empty_caches):
-  path = _place(empty_caches / 'mine.npz', b'')
-  assert manifest.find_pretrained('any', path=path) == path
-  with pytest.raises(FileNotFoundError, match='absent.npz'):
-    manifest.find_pretrained('any', path=empty_caches / 'absent.npz')
-  with pytest.raises(ValueError, match="'vgg99' are known, only of"):
-    manifest.find_pretrained('vgg99')
-
-
-def test_every_public_file_is_described_with_its_licence():
-  document = pathlib.Path(__file__).parents[1] / 'third_party' / 'weights.md'
-  text = document.read_text()
-  for weights in manifest.PUBLIC_WEIGHTS.values():
-    for value in (weights.filename, weights.url, weights.sha256_prefix):
-      assert value in text
-    assert weights.licence in text
-    if weights.url.startswith('https://download.pytorch.org'):
-      assert weights.sha256_prefix in weights.filename

@@ -341,3 +341,30 @@ def test_published_json_layout_of_58_frames_is_read(tmp_path):
   splits = load(tmp_path, combine_synthetic='never')
   parts = (splits.train, splits.validation, splits.test)
   assert sum(len(part) for part in parts) == 58
+
+
+# Unreadable frames.
+
+
+def test_unreadable_frame_raises_or_is_skipped_counted_and_named(tmp_path):
+  image_folders.write_json(tmp_path, 'train', full_rows())
+  path = tmp_path / 'train' / '2-clip1' / 'frame_2_002.png'
+  path.write_bytes(path.read_bytes()[:30])
+  splits = load(tmp_path)
+  with pytest.raises(ValueError, match=r'frame_2_002\.png: .*truncated'):
+    for part in (splits.train, splits.validation, splits.test):
+      list(part)
+  splits = load(tmp_path, skip_unreadable=True)
+  parts = (splits.train, splits.validation, splits.test)
+  assert sum(len(list(part)) for part in parts) == 95
+  expected = '1 unreadable image skipped: train/2-clip1/frame_2_002.png'
+  assert all(expected in part.description for part in parts)
+
+
+def test_root_of_unreadable_frames_alone_is_refused(tmp_path):
+  rows = image_folders.clips({1: {'a': 2}})
+  image_folders.write_json(tmp_path, 'train', rows)
+  for name in rows:
+    (tmp_path / 'train' / name).write_bytes(b'')
+  with pytest.raises(ValueError, match='all 2 image files are unreadable'):
+    load(tmp_path, skip_unreadable=True)

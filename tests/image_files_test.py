@@ -64,3 +64,25 @@ def test_file_that_is_no_image_raises(tmp_path):
   path.write_text('no image')
   with pytest.raises(ValueError, match=r'a\.png: .*unreadable'):
     image_files.read_image(path, channels=1)
+
+def test_size_is_read_from_the_head_alone(tmp_path):
+  path = image_folders.write_image(tmp_path / 'a.png', size=(8, 10))
+  assert image_files.read_size(path) == (10, 8)
+  path.write_bytes(path.read_bytes()[:-20])
+  assert image_files.read_size(path) == (10, 8)
+  with pytest.raises(FileNotFoundError, match='none.png'):
+    image_files.read_size(tmp_path / 'none.png')
+  path.write_bytes(b'text')
+  with pytest.raises(ValueError, match='a.png: the image is unreadable'):
+    image_files.read_size(path)
+
+
+def test_unreadable_files_are_counted_out(tmp_path):
+  paths = [image_folders.write_image(tmp_path / f'{i}.png') for i in range(4)]
+  paths[1].write_bytes(b'text')
+  paths[2] = image_folders.write_image(tmp_path / 'c.png', mode='RGB')
+  assert image_files.unreadable(paths, channels=1) == (1, 2)
+  assert image_files.skipped_note(()) == ''
+  assert image_files.skipped_note(('a', 'b')) == (
+      ', 2 unreadable images skipped: a, b'
+  )

@@ -95,3 +95,30 @@ def test_resize_of_arrays_and_of_sequences_agree():
 def test_resize_of_nothing_raises():
   with pytest.raises(ValueError, match='at least one image'):
     image_sets.resize_all([], (5, 4))
+
+
+def masked_set(**changes):
+  masks = np.zeros((4, 5, 4, 2), bool)
+  masks[np.arange(4), 0, np.arange(4), 1] = True
+  return small_set(masks=masks, mask_names=('a', 'b'), **changes)
+
+
+def test_masks_follow_their_images():
+  taken = masked_set().take([2, 0])
+  assert [np.argwhere(mask).tolist() for mask in taken.masks] == [
+      [[0, 2, 1]], [[0, 0, 1]]
+  ]
+  lazy = small_set(masks=list(masked_set().masks), mask_names=('a', 'b'))
+  np.testing.assert_array_equal(lazy.take([3]).masks[0], masked_set().masks[3])
+  joined = image_sets.join(
+      masked_set(), masked_set(names=('m0', 'm1', 'm2', 'm3')), 'both'
+  )
+  np.testing.assert_array_equal(joined.masks[5], masked_set().masks[1])
+  assert joined.mask_names == ('a', 'b')
+
+
+def test_masks_that_do_not_fit_are_refused():
+  with pytest.raises(ValueError, match="'masks': 3"):
+    small_set(masks=np.zeros((3, 5, 4, 1), bool))
+  with pytest.raises(ValueError, match=r"masks of \('a', 'b'\) and of nothing"):
+    image_sets.join(masked_set(), small_set(names=('m0', 'm1', 'm2', 'm3')), '')

@@ -208,3 +208,17 @@ def test_stratify_refuses_bad_fractions_and_mixed_recordings():
     separation.stratify(KEY, [0, 1], ['a', 'b'], (0.5, 0.5))
   with pytest.raises(ValueError, match="recording 'a' has images of several"):
     separation.stratify(KEY, [0, 1], ['a', 'a'], (0.5,))
+
+
+def test_unreadable_steel_image_raises_or_is_skipped_and_named(tmp_path):
+  root = _write_steel(tmp_path)
+  (root / 'IMAGES' / 'crazing_3.jpg').write_bytes(b'cut')
+  load = lambda **options: sources.load(
+    'steel', KEY, root=root, **FRACTIONS, **options
+  )
+  with pytest.raises(ValueError, match='crazing_3.jpg: the image is unread'):
+    for part in PARTS:
+      list(getattr(load(), part))
+  splits = load(skip_unreadable=True)
+  assert sum(len(list(getattr(splits, part))) for part in PARTS) == 59
+  assert '1 unreadable image skipped: crazing_3.jpg' in splits.test.description

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsens.weights import torch_archive
+from jaxsens.weights import torch_legacy
 
 SHARED = pathlib.Path(os.environ.get('JAXSENS_SHARED', '../shared'))
 
@@ -266,8 +267,8 @@ def test_truncated_damaged_and_foreign_files_are_refused(tmp_path):
   cases = {
     'truncated archive, the directory': data[: len(data) // 2],
     'truncated or damaged': data.replace(NUMBERS.tobytes(), bytes(48)),
-    'not a PyTorch zip archive': b'PNG, perhaps',
-    'before version 1.6': torch_archive._LEGACY_MAGIC + b'rest',
+    'not a file that torch.save writes': b'PNG, perhaps',
+    'tar format of torch 0.1': bytes(257) + b'ustar' + bytes(50),
   }
   for message, content in cases.items():
     path = tmp_path / 'b.pth'
@@ -286,15 +287,96 @@ def test_damaged_program_and_other_zip_archives_are_refused(tmp_path):
     torch_archive.read(tmp_path / 'b.pth')
 
 
-def test_legacy_file_of_torch_is_refused_as_such(tmp_path):
-  torch = pytest.importorskip('torch', reason='torch writes the file')
-  torch.save(
-    {'w': torch.ones(2)},
-    tmp_path / 'a.pth',
-    _use_new_zipfile_serialization=False,
-  )
-  with pytest.raises(ValueError, match='before version 1.6'):
-    torch_archive.read(tmp_path / 'a.pth')
+def _legacy(
+  path, program, storages=(), *, protocol=1001, little_endian=True, keys=None
+):
+  """Writes the stream of before torch 1.6 by hand."""
+  keys = [key for key, _ in storages] if keys is None else keys
+  head = (protocol, {'little_endian': little_endian})
+  content = torch_legacy.MAGIC
+  content += b''.join(pickle.dumps(part, 2) for part in head)
+  content += b'\x80\x02' + program + b'.' + pickle.dumps(keys, 2)
+  for _, array in storages:
+    content += array.size.to_bytes(8, 'little') + array.tobytes()
+  path.write_bytes(content)
+  return path
+
+
+def test_legacy_stream_written_by_hand_is_read(tmp_path):
+  tensor = _tensor('FloatStorage', '0', 12, 1, (2, 4), (1, 3))
+  path = _legacy(tmp_path / 'a.pth', _state_dict(w=tensor), [('0', NUMBERS)])
+  read = torch_archive.read(path)['w']
+  np.testing.assert_array_equal(read, NUMBERS.reshape(4, 3).T[1:])
+  assert not read.flags.writeable
+
+
+@pytest.mark.parametrize(
+  'dtype', ['float64', 'float32', 'float16', 'bfloat16', 'int64', 'uint8']
+)
+def test_legacy_files_of_torch_are_read_equal_to_torch(tmp_path, dtype):
+  torch = pytest.importorskip('torch', reason='torch is the oracle here')
+  matrix = torch.arange(12).reshape(4, 3).to(getattr(torch, dtype))
+  content = {
+    'epoch': 3,
+    'state_dict': OrderedDict(
+      whole=matrix, view=matrix.T[1:], other=torch.ones(2, 3),
+      parameter=torch.nn.Parameter(torch.full((2,), 0.5)),
+    ),
+  }
+  path = tmp_path / 'a.pth'
+  torch.save(content, path, _use_new_zipfile_serialization=False)
+  assert path.read_bytes().startswith(torch_legacy.MAGIC)
+  read = torch_archive.read(path)
+  assert read['epoch'] == 3
+  for name, tensor in content['state_dict'].items():
+    np.testing.assert_array_equal(
+      read['state_dict'][name].astype(np.float64),
+      tensor.detach().double().numpy(), err_msg=name,
+    )
+
+
+def test_malicious_legacy_file_is_refused_wherever_the_program_stands(tmp_path):
+  marker = tmp_path / 'executed'
+  evil = pickle.dumps(_Malicious(marker), 2)
+  start = torch_legacy.MAGIC + pickle.dumps(1001, 2)
+  system = pickle.dumps({'little_endian': True}, 2)
+  for content in (
+    torch_legacy.MAGIC + evil, start + evil, start + system + evil,
+    start + system + b'\x80\x02}.' + evil,
+  ):
+    (tmp_path / 'a.pth').write_bytes(content)
+    with pytest.raises(ValueError, match=r'a.pth: refused the global .*system'):
+      torch_archive.read(tmp_path / 'a.pth')
+  assert not marker.exists()
+
+
+def test_damaged_legacy_files_are_refused(tmp_path):
+  program = _state_dict(w=_tensor('FloatStorage', '0', 12, 0, (12,), (1,)))
+  storage = [('0', NUMBERS)]
+  path = tmp_path / 'a.pth'
+  for message, options in {
+    'protocol 7, only 1001': dict(protocol=7),
+    'little-endian machine': dict(little_endian=False),
+    r"storages \['0'\] are needed, \['1'\] follow": dict(keys=['1']),
+  }.items():
+    with pytest.raises(ValueError, match=f'a.pth: .*{message}'):
+      torch_archive.read(_legacy(path, program, storage, **options))
+  with pytest.raises(ValueError, match="'0' has 11 values in 44 bytes"):
+    torch_archive.read(_legacy(path, program, [('0', NUMBERS[1:])]))
+  large = _state_dict(w=_tensor('FloatStorage', '0', 2**40, 0, (1,), (1,)))
+  with pytest.raises(ValueError, match='larger than what there is'):
+    torch_archive.read(_legacy(path, large, storage))
+  whole = _legacy(path, program, storage).read_bytes()
+  for length in range(len(torch_legacy.MAGIC), len(whole), 7):
+    path.write_bytes(whole[:length])
+    with pytest.raises(ValueError, match='a.pth: '):
+      torch_archive.read(path)
+
+
+def test_references_that_are_no_storages_are_refused(tmp_path):
+  for program in (b'K\x01Q', _pickled(('storage', 'x', '0', 'cpu', 1)) + b'Q'):
+    with pytest.raises(ValueError, match='a.pth: unknown kind of'):
+      torch_archive.read(_write(tmp_path / 'a.pth', program))
 
 
 def test_missing_file_is_reported(tmp_path):

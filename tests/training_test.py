@@ -13,8 +13,10 @@ from jaxsens.models import resnet
 from jaxsens.models import states
 from jaxsens.training import checkpoints
 from jaxsens.training import loop
+from jaxsens.training import losses
 from jaxsens.training import metrics
 from jaxsens.training import optimizers
+from jaxsens.training import schedules
 
 GRAY = classifiers.Normalise((0.5,), (0.5,))
 
@@ -202,7 +204,7 @@ def test_one_update_equals_torchs_adamw_on_a_linear_network():
 
 def test_learning_rate_factors_have_the_values_of_the_source_system():
   # 1 for three epochs, 0.1 + 0.45 (1 + cos(pi (e - 3) / 7)) to epoch 10.
-  factors = [float(optimizers.epoch_factor(e)) for e in range(13)]
+  factors = [float(schedules.epoch_factor(e)) for e in range(13)]
   expected = [
     1.0,
     1.0,
@@ -222,12 +224,9 @@ def test_learning_rate_factors_have_the_values_of_the_source_system():
 
 
 def test_learning_rate_changes_between_epochs_and_not_within():
-  optimizer = optimizers.adamw(
-    learning_rate=1.0,
-    weight_decay=0.0,
-    steps_per_epoch=2,
-    warmup_epochs=0,
-    end_epoch=1,
+  optimizer = optimizers.create(
+    'adamw', learning_rate=1.0, steps_per_epoch=2,
+    schedule=schedules.Schedule(warmup_epochs=0, end_epoch=1),
   )
   params = jnp.zeros(())
   state, updates = optimizer.init(params), []
@@ -242,9 +241,11 @@ def test_learning_rate_changes_between_epochs_and_not_within():
 
 def test_epochs_that_cannot_be_are_refused():
   with pytest.raises(ValueError, match='got 3 and 3'):
-    optimizers.epoch_factor(0, warmup_epochs=3, end_epoch=3)
+    schedules.epoch_factor(0, warmup_epochs=3, end_epoch=3)
   with pytest.raises(ValueError, match='at least 1, got 0'):
-    optimizers.adamw(steps_per_epoch=0)
+    optimizers.create(
+      'sgd', learning_rate=1.0, schedule=schedules.Schedule(), steps_per_epoch=0
+    )
   with pytest.raises(ValueError, match='at least 1, got 0 and 32'):
     loop.Settings(num_epochs=0)
 
@@ -295,7 +296,7 @@ def test_weighted_loss_equals_torchs():
   expected = torch.nn.CrossEntropyLoss(torch.tensor(weights).float())(
     torch.tensor(logits), torch.tensor(labels)
   ).item()
-  numerator, denominator = jax.jit(metrics.cross_entropy_sums)(
+  numerator, denominator = jax.jit(losses.cross_entropy_sums)(
     logits, labels, jnp.asarray(weights)
   )
   np.testing.assert_allclose(numerator / denominator, expected, rtol=1e-6)

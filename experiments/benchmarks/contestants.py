@@ -23,6 +23,7 @@ from jaxsens import evaluation
 from jaxsens import factors
 from jaxsens import quantities
 from jaxsens.gpc import designs
+from jaxsens.models import inference
 from jaxsens.models import resnet
 from jaxsens.perturbations import chains
 from jaxsens.weights import convert
@@ -142,9 +143,9 @@ def make_setting(
 
 
 def _classifier(model, size, dtype) -> classifiers.Classifier:
-  return resnet.classifier(
+  return inference.classifier(
     model, preprocess=NORMALISE, class_names=CLASS_NAMES,
-    image_size=(size, size), dtype=jnp.dtype(dtype),
+    image_size=(size, size), channels=1, dtype=jnp.dtype(dtype),
   )
 
 

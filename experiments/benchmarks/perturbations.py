@@ -50,6 +50,7 @@ from experiments.benchmarks import races
 from experiments.benchmarks import tables
 from jaxsens import classifiers
 from jaxsens import factors
+from jaxsens.models import inference
 from jaxsens.models import resnet
 from jaxsens.perturbations import chains
 from jaxsens.perturbations import registry
@@ -239,10 +240,11 @@ def _images(seed: int, count: int, size: int) -> np.ndarray:
 def _forward(seed: int, images: np.ndarray, batch: int) -> races.Contestant:
   """The forward pass that a perturbation is compared with."""
   size = images.shape[1:3]
-  classifier = resnet.classifier(
+  classifier = inference.classifier(
     resnet.resnet18(jax.random.key(seed), _NUM_CLASSES),
     preprocess=classifiers.Normalise((0.5,) * 3, (0.25,) * 3),
     class_names=[str(i) for i in range(_NUM_CLASSES)], image_size=size,
+    channels=3,
   )
   evaluate = jax.jit(lambda network, x: network(x))
   inputs = jnp.asarray(np.resize(images, (batch, *images.shape[1:])))

@@ -34,6 +34,7 @@ from jaxsens import quantities
 from jaxsens.data import image_sets
 from jaxsens.gpc import designs
 from jaxsens.gpc import pick_freeze
+from jaxsens.models import inference
 from jaxsens.models import registry
 from jaxsens.models import states
 from jaxsens.perturbations import chains
@@ -163,14 +164,14 @@ def cifar_study(num_images: int = 52) -> Study:
     raise FileNotFoundError('no weights of lenet (cifar_net.pth) found.')
   test = train.load_data(runs.split_keys(config)[0], config).test
   blank = nnx.eval_shape(
-    lambda: registry.find(config.model.name)(
-      jax.random.key(0), len(test.class_names)
+    lambda: registry.create(
+      config.model.name, jax.random.key(0), len(test.class_names)
     )
   )
   network = convert.load_torch_names(blank, convert.read_state_dict(path)).model
-  classifier = registry.CLASSIFIERS[config.model.name](
+  classifier = inference.classifier(
     network, preprocess=_CIFAR_NORMALISE, class_names=test.class_names,
-    image_size=(config.model.image_size,) * 2,
+    image_size=(config.model.image_size,) * 2, channels=3,
   )
   images = image_results.recognised(classifier, test)
   return make_study(

@@ -100,6 +100,27 @@ def list_files(root: pathlib.Path, class_names: Sequence[str]) -> Listing:
   return _from_class_folders(root, class_names)
 
 
+def readable(
+    pool: LabelledFiles, test: LabelledFiles | None, *, channels: int
+) -> tuple[LabelledFiles, LabelledFiles | None, str]:
+  """Returns the files of both that can be decoded, and which cannot in words.
+
+  Raises:
+    ValueError: if none of the pool can.
+  """
+  skipped, kept = [], []
+  for files in (pool, test):
+    if files is None:
+      kept.append(None)
+      continue
+    bad = set(image_files.unreadable(files.paths, channels=channels))
+    skipped += [files.names[i] for i in sorted(bad)]
+    kept.append(files.take([i for i in range(len(files)) if i not in bad]))
+  if not len(kept[0]):
+    raise ValueError(f'all {len(pool)} image files are unreadable.')
+  return kept[0], kept[1] or None, image_files.skipped_note(skipped)
+
+
 def _from_csv(root, class_names):
   path = root / 'labels.csv'
   with path.open(newline='', encoding='utf-8') as file:

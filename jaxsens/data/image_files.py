@@ -1,5 +1,6 @@
 """Reads image files strictly: a wrong or damaged file raises and is named."""
 
+from collections.abc import Sequence
 import io
 import pathlib
 
@@ -53,6 +54,51 @@ def read_image(path: pathlib.Path | str, *, channels: int) -> np.ndarray:
     raise ValueError(_mode_message(path, mode, channels))
   pixels = pixels.astype(np.float32) / np.float32(255)
   return pixels[..., None] if channels == 1 else pixels
+
+
+def read_size(path: pathlib.Path | str) -> tuple[int, int]:
+  """Returns height and width in pixels from the head of a file.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if the file is no image.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f'{path}: no such image file.')
+  try:
+    with Image.open(path) as image:
+      return image.size[1], image.size[0]
+  except (OSError, SyntaxError, ValueError) as error:
+    raise ValueError(f'{path}: the image is unreadable ({error}).') from error
+
+
+def unreadable(
+    paths: Sequence[pathlib.Path], *, channels: int
+) -> tuple[int, ...]:
+  """Returns the positions of files that `read_image` refuses.
+
+  Every file is decoded once, which takes as long as reading the whole set.
+
+  Args:
+    paths: the files.
+    channels: 1 for gray, 3 for RGB files.
+  """
+  refused = []
+  for i, path in enumerate(paths):
+    try:
+      read_image(path, channels=channels)
+    except (OSError, ValueError):
+      refused.append(i)
+  return tuple(refused)
+
+
+def skipped_note(names: Sequence[str]) -> str:
+  """Returns which images were left out, in words, '' if none was."""
+  if not names:
+    return ''
+  plural = 's' if len(names) > 1 else ''
+  return f', {len(names)} unreadable image{plural} skipped: {", ".join(names)}'
 
 
 def _mode_message(path, mode, channels):

@@ -142,9 +142,13 @@ class ImageSet:
     groups: recording that each image belongs to, as a video clip; images of
       one recording resemble each other.
     description: which data these are, in words, for logs and reports.
-    parameters: the truth about procedural images, arrays of leading length N
-      by name; a real image among them has NaN (0 in integer arrays). None
-      where nothing is known.
+    parameters: the truth about procedural images, or what else is known of
+      each, arrays of leading length N by name; a real image among procedural
+      ones has NaN (0 in integer arrays). None where nothing is known.
+    masks: where the defects are: bool (H, W, M) for each image, an array or a
+      sequence that decodes one at a time; pixels may have several defects.
+      None where there are no masks.
+    mask_names: what each of the M channels of the masks marks.
   """
 
   images: Sequence[np.ndarray] | np.ndarray
@@ -154,6 +158,8 @@ class ImageSet:
   groups: tuple[str, ...]
   description: str
   parameters: Mapping[str, np.ndarray] | None = None
+  masks: Sequence[np.ndarray] | np.ndarray | None = None
+  mask_names: tuple[str, ...] = ()
 
   def __post_init__(self):
     labels = np.asarray(self.labels, np.int32)
@@ -164,6 +170,8 @@ class ImageSet:
         'names': len(self.names),
         'groups': len(self.groups),
     }
+    if self.masks is not None:
+      lengths['masks'] = len(self.masks)
     for name, values in (self.parameters or {}).items():
       lengths[f'parameters[{name!r}]'] = len(values)
     if len(set(lengths.values())) > 1:
@@ -188,23 +196,26 @@ class ImageSet:
   def take(self, indices: ArrayLike) -> 'ImageSet':
     """Returns the set of the given positions, in their order."""
     indices = np.asarray(indices, np.int64).reshape(-1)
-    if isinstance(self.images, np.ndarray):
-      images = self.images[indices]
-    elif hasattr(self.images, 'take'):
-      images = self.images.take(indices)
-    else:
-      images = PickedImages(self.images, tuple(int(i) for i in indices))
     parameters = self.parameters
     if parameters is not None:
       parameters = {n: np.asarray(v)[indices] for n, v in parameters.items()}
     return dataclasses.replace(
         self,
-        images=images,
+        images=_pick(self.images, indices),
         labels=self.labels[indices],
         names=tuple(self.names[i] for i in indices),
         groups=tuple(self.groups[i] for i in indices),
         parameters=parameters,
+        masks=None if self.masks is None else _pick(self.masks, indices),
     )
+
+
+def _pick(images, indices):
+  if isinstance(images, np.ndarray):
+    return images[indices]
+  if hasattr(images, 'take'):
+    return images.take(indices)
+  return PickedImages(images, tuple(int(i) for i in indices))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,13 +246,23 @@ def join(first: ImageSet, second: ImageSet, description: str) -> ImageSet:
     arrays) for the other.
 
   Raises:
-    ValueError: if the classes differ.
+    ValueError: if the classes or the kinds of masks differ.
   """
   if first.class_names != second.class_names:
     raise ValueError(
         f'cannot join sets of classes {first.class_names} and '
         f'{second.class_names}.'
     )
+  if first.mask_names != second.mask_names or (
+      (first.masks is None) != (second.masks is None)
+  ):
+    raise ValueError(
+        f'cannot join sets with masks of {first.mask_names or "nothing"} and '
+        f'of {second.mask_names or "nothing"}.'
+    )
+  masks = None
+  if first.masks is not None:
+    masks = JoinedImages(first.masks, second.masks)
   return ImageSet(
       images=JoinedImages(first.images, second.images),
       labels=np.concatenate([first.labels, second.labels]),
@@ -250,6 +271,8 @@ def join(first: ImageSet, second: ImageSet, description: str) -> ImageSet:
       groups=first.groups + second.groups,
       description=description,
       parameters=_join_parameters(first, second),
+      masks=masks,
+      mask_names=first.mask_names,
   )
 
 

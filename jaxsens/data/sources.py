@@ -16,8 +16,12 @@ import types
 import jax
 
 from jaxsens.data import cifar10
+from jaxsens.data import class_tree
 from jaxsens.data import image_sets
+from jaxsens.data import mask_labels
+from jaxsens.data import neu_seg
 from jaxsens.data import roots
+from jaxsens.data import severstal
 from jaxsens.data import steel
 from jaxsens.data import weld
 
@@ -35,15 +39,51 @@ class Source:
     load: (key, *, root, **options) -> Splits.
     find_root: (root or '' or None) -> folder of the data, None if there is
       none.
-    class_names: name of each class, in the order of the labels.
-    channels: 1 for gray, 3 for RGB images.
+    class_names: name of each class, in the order of the labels; () if only
+      the data say them, see `classes`.
+    channels: 1 for gray, 3 for RGB images; `image_channels` heeds the options.
+    defaults: options to look at the data with, where nobody chose any.
+    class_names_of: options -> class names, where they depend on those.
   """
 
   load: Callable[..., image_sets.Splits]
   find_root: Callable[[str | os.PathLike | None], pathlib.Path | None]
   class_names: tuple[str, ...]
   channels: int
+  defaults: Mapping[str, object] = dataclasses.field(default_factory=dict)
+  class_names_of: Callable[[Mapping], tuple[str, ...]] | None = None
 
+  def classes(self, options: Mapping) -> tuple[str, ...]:
+    """Returns the names of the classes that `load` gives with these options."""
+    if self.class_names_of is None:
+      return self.class_names
+    return self.class_names_of(options)
+
+  def image_channels(self, options: Mapping) -> int:
+    """Returns 1 for gray and 3 for RGB images, with these options."""
+    return options.get('channels', self.channels)
+
+
+def _folder_root(root):
+  return pathlib.Path(root) if root else None
+
+
+def _folder_classes(options):
+  given = options.get('class_names')
+  return tuple(given) if given else class_tree.find_class_names(options['root'])
+
+
+def _severstal_classes(options):
+  return mask_labels.class_names(
+      options.get('label_policy', 'largest'),
+      severstal.CLASS_NAMES[0],
+      severstal.DEFECTS,
+  )
+
+
+_SHARES = types.MappingProxyType(
+    {'validation_fraction': 0.15, 'test_fraction': 0.15}
+)
 
 SOURCES: Mapping[str, Source] = types.MappingProxyType({
     'cifar10': Source(
@@ -51,15 +91,56 @@ SOURCES: Mapping[str, Source] = types.MappingProxyType({
         functools.partial(roots.find, name=cifar10.FOLDER),
         cifar10.CLASS_NAMES,
         channels=3,
+        defaults={'validation_fraction': 0.1},
+    ),
+    'filter_labels': Source(
+        class_tree.load_filter_labels,
+        functools.partial(roots.find, name=class_tree.FILTER_LABELS_FOLDER),
+        class_tree.FILTER_LABELS,
+        channels=3,
+        defaults=_SHARES,
+    ),
+    'folder': Source(
+        class_tree.load_folder,
+        _folder_root,
+        (),
+        channels=3,
+        defaults={'channels': 3, **_SHARES},
+        class_names_of=_folder_classes,
+    ),
+    'neu_seg': Source(
+        neu_seg.load_neu_seg,
+        functools.partial(roots.find, name=neu_seg.FOLDER),
+        neu_seg.DEFECTS,
+        channels=1,
+        defaults={'validation_fraction': 0.15, 'label_policy': 'largest'},
+    ),
+    'severstal': Source(
+        severstal.load_severstal,
+        functools.partial(roots.find, name=severstal.FOLDER),
+        severstal.CLASS_NAMES,
+        channels=3,
+        defaults={'label_policy': 'largest', **_SHARES},
+        class_names_of=_severstal_classes,
     ),
     'steel': Source(
         steel.load_steel,
         functools.partial(roots.find, name=steel.FOLDER),
         steel.CLASS_NAMES,
         channels=1,
+        defaults=_SHARES,
     ),
     'weld': Source(
-        weld.load_weld, weld.find_root, weld.CLASS_NAMES, channels=1
+        weld.load_weld,
+        weld.find_root,
+        weld.CLASS_NAMES,
+        channels=1,
+        defaults={
+            'size_of_synthetic': (78, 64),
+            'num_synthetic_per_class': 20,
+            'validation_fraction': 0.2,
+            'combine_synthetic': 'never',
+        },
     ),
 })
 

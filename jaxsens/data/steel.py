@@ -68,6 +68,7 @@ def load_steel(
   root: str | os.PathLike | None,
   validation_fraction: float,
   test_fraction: float,
+  skip_unreadable: bool = False,
 ) -> image_sets.Splits:
   """Loads the images, split at random, each class in the same proportions.
 
@@ -77,6 +78,9 @@ def load_steel(
     validation_fraction: part of each class that chooses the epoch.
     test_fraction: part of each class that nothing is chosen by; the sum of
       both lies in (0, 1).
+    skip_unreadable: whether unreadable images are left out, counted and named
+      in the description, for which all are decoded once; else the first that
+      is asked for raises.
 
   Returns:
     Training, validation and test set, decoded when asked for.
@@ -92,7 +96,7 @@ def load_steel(
       'validation_fraction and test_fraction must be positive with a sum below '
       f'1, got {fractions}.'
     )
-  pool = _pool(roots.require(root, FOLDER))
+  pool = _pool(roots.require(root, FOLDER), skip_unreadable)
   test, validation, train = separation.stratify(
     key, pool.labels, pool.groups, (test_fraction, validation_fraction)
   )
@@ -101,19 +105,26 @@ def load_steel(
   )
 
 
-def _pool(root: pathlib.Path) -> image_sets.ImageSet:
+def _pool(root: pathlib.Path, skip: bool) -> image_sets.ImageSet:
   paths = sorted(
     path for part in _PARTS for path in (root / part).glob('*.jpg')
   )
   if not paths:
     raise ValueError(f'{root}: no .jpg files below {" or ".join(_PARTS)}.')
+  bad = image_files.unreadable(paths, channels=3) if skip else ()
+  note = image_files.skipped_note([paths[i].name for i in bad])
+  paths = [path for i, path in enumerate(paths) if i not in set(bad)]
+  if not paths:
+    raise ValueError(f'{root}: all {len(bad)} images are unreadable.')
   return image_sets.ImageSet(
     images=GrayImages(tuple(paths)),
     labels=np.array([_label(path) for path in paths], np.int32),
     names=tuple(path.stem for path in paths),
     class_names=CLASS_NAMES,
     groups=tuple(_digest(path) for path in paths),
-    description=f'NEU-DET, of {len(paths)} hot-rolled steel surfaces in {root}',
+    description=(
+      f'NEU-DET, of {len(paths)} hot-rolled steel surfaces in {root}{note}'
+    ),
   )
 
 

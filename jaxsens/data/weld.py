@@ -57,6 +57,7 @@ def load_weld(
     validation_fraction: float,
     held_out_groups: Sequence[str] | None = None,
     combine_synthetic: Literal['auto', 'always', 'never'] = 'auto',
+    skip_unreadable: bool = False,
 ) -> image_sets.Splits:
   """Loads welding frames, split into training, validation and test set.
 
@@ -88,6 +89,9 @@ def load_weld(
     held_out_groups: clips to hold back from training; () holds back none.
     combine_synthetic: whether procedural frames join real ones: 'auto' if
       the training pool lacks a class, 'always' or 'never'.
+    skip_unreadable: whether unreadable frames are left out, counted and named
+      in the description, for which all are decoded once; else the first that
+      is asked for raises.
 
   Returns:
     The three sets, real frames before procedural ones.
@@ -113,7 +117,7 @@ def load_weld(
         validation_fraction,
     )
   pool, test, note = _pool_and_test(
-      keys[3], found, held_out_groups, validation_fraction
+      keys[3], found, held_out_groups, validation_fraction, skip_unreadable
   )
   stay, leave = separation.separate(
       keys[4], pool.labels, pool.groups, validation_fraction
@@ -224,10 +228,12 @@ def _all_procedural(keys, size, num_per_class, fraction):
   ))
 
 
-def _pool_and_test(key, root, held_out_groups, fraction):
+def _pool_and_test(key, root, held_out_groups, fraction, skip):
   """Returns files to train with, files to test with, and a note on clips."""
   listing = folder.list_files(root, CLASS_NAMES)
-  pool, test = listing.pool, listing.test
+  pool, test, skipped = listing.pool, listing.test, ''
+  if skip:
+    pool, test, skipped = folder.readable(pool, test, channels=1)
   if held_out_groups is None and not listing.separates and _has_clips(pool):
     spare = separation.held_back_group(pool.labels, pool.groups)
     held_out_groups = () if spare is None else (spare,)
@@ -242,11 +248,11 @@ def _pool_and_test(key, root, held_out_groups, fraction):
   kept = [i for i, g in enumerate(pool.groups) if g not in held_out_groups]
   if not kept:
     raise ValueError(f'{root}: held_out_groups leave no frame to train with.')
-  note = ''
+  note = skipped
   if held:
     test = _chain(test, pool.take(held))
     pool = pool.take(kept)
-    note = f', clip {", ".join(held_out_groups)} held back from training'
+    note += f', clip {", ".join(held_out_groups)} held back from training'
   if test is None:
     stay, leave = separation.separate(key, pool.labels, pool.groups, fraction)
     pool, test = pool.take(stay), pool.take(leave)

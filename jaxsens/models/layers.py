@@ -1,57 +1,65 @@
 """Layers that keep torch's conventions where Flax has its own.
 
 Channels last throughout: `images` (B, H, W, C), convolution kernels
-(height, width, in, out). Padding is explicit and symmetric, as torch pads;
-initial values follow torch's distributions.
+(height, width, in, out). Initial values follow torch's distributions. Layers
+that normalise or drop take `train`, and `key` where they draw.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
-import functools
+import contextlib
+import contextvars
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-# He et al., Delving deep into rectifiers, 2015, eq. 14 ("fan out" form).
-kaiming_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+from jaxsens.models import convolutions
 
-# Lavin and Gray, Fast algorithms for convolutional neural networks, 2016,
-# section 4.3, F(4x4, 3x3): B transposed, G and A transposed.
-TILE_SIZE = 4
-_TILE_INPUT = (
-  (4, 0, -5, 0, 1, 0),
-  (0, -4, -4, 1, 1, 0),
-  (0, 4, -4, -1, 1, 0),
-  (0, -2, -1, 2, 1, 0),
-  (0, 2, -1, -2, 1, 0),
-  (0, 4, 0, -5, 0, 1),
+Initialiser = Callable[..., jax.Array]
+Observer = Callable[[nnx.Module, jax.Array, jax.Array], None]
+
+# He et al., Delving deep into rectifiers, 2015, eq. 14 ("fan out" form), and
+# the uniform "fan in" form that torch's layers have unless told otherwise.
+kaiming_normal = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+kaiming_uniform = nnx.initializers.variance_scaling(2.0, 'fan_in', 'uniform')
+torch_uniform = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+_OBSERVER: contextvars.ContextVar[Observer | None] = contextvars.ContextVar(
+  'observer', default=None
 )
-_TILE_KERNEL = (
-  (1 / 4, 0, 0),
-  (-1 / 6, -1 / 6, -1 / 6),
-  (-1 / 6, 1 / 6, -1 / 6),
-  (1 / 24, 1 / 12, 1 / 6),
-  (1 / 24, -1 / 12, 1 / 6),
-  (0, 0, 1),
-)
-_TILE_OUTPUT = (
-  (1, 1, 1, 1, 1, 0),
-  (0, 1, -1, 2, -2, 0),
-  (0, 1, 1, 4, 4, 0),
-  (0, 1, -1, 8, -8, 1),
-)
+
+
+@contextlib.contextmanager
+def observe(observer: Observer) -> Iterator[None]:
+  """Shows an observer every convolution and batch norm that runs within.
+
+  Args:
+    observer: called as (layer, its input, its result), in order.
+  """
+  token = _OBSERVER.set(observer)
+  try:
+    yield
+  finally:
+    _OBSERVER.reset(token)
+
+
+def _shown(layer: nnx.Module, x: jax.Array, y: jax.Array) -> jax.Array:
+  observer = _OBSERVER.get()
+  if observer is not None:
+    observer(layer, x, y)
+  return y
 
 
 class Convolution(nnx.Module):
-  """A convolution without bias, padded by (size - 1) / 2 on each side.
+  """A convolution, see `convolutions.convolve`.
 
   Attributes:
-    kernel: (size, size, in, out), float32, trainable; initially Kaiming normal
-      over the fan out, as torchvision's residual networks begin.
+    kernel: (size, size, in / groups, out), float32, trainable.
+    bias: (out,), float32, trainable; absent in a convolution without.
     stride: step in both directions, pixels.
+    padding: 'torch', 'same' or a number of pixels.
     dtype: dtype of the computation.
   """
 
@@ -62,37 +70,65 @@ class Convolution(nnx.Module):
     size: int,
     *,
     stride: int = 1,
+    padding: str | int = 'torch',
+    depthwise: bool = False,
+    bias: bool = False,
+    initial: Initialiser = kaiming_normal,
+    initial_bias: Initialiser = nnx.initializers.zeros,
     dtype: DTypeLike,
     rngs: nnx.Rngs,
   ):
-    shape = (size, size, in_channels, out_channels)
-    self.kernel = nnx.Param(kaiming_normal(rngs.params(), shape, jnp.float32))
+    if depthwise and in_channels != out_channels:
+      raise ValueError(
+        'a depthwise convolution has as many channels in as out, got '
+        f'{in_channels} and {out_channels}.'
+      )
+    shape = (size, size, 1 if depthwise else in_channels, out_channels)
+    self.kernel = nnx.Param(initial(rngs.params(), shape, jnp.float32))
+    if bias:
+      self.bias = nnx.Param(
+        initial_bias(rngs.params(), (out_channels,), jnp.float32)
+      )
     self.stride = stride
+    self.padding = padding
     self.dtype = jnp.dtype(dtype)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns the convolution of x (B, H, W, in), see `convolve`."""
-    kernel = self.kernel[...].astype(self.dtype)
-    return convolve(x.astype(self.dtype), kernel, stride=self.stride)
+    """Returns the convolution of x (B, H, W, in)."""
+    y = convolutions.convolve(
+      x.astype(self.dtype), self.kernel[...].astype(self.dtype),
+      stride=self.stride, padding=self.padding,
+    )
+    if hasattr(self, 'bias'):
+      y = y + self.bias[...].astype(self.dtype)
+    return _shown(self, x, y)
 
 
-def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs):
+def linear(
+  in_features: int,
+  out_features: int,
+  *,
+  initial: Initialiser | None = None,
+  initial_bias: Initialiser | None = None,
+  rngs: nnx.Rngs,
+) -> nnx.Linear:
   """Returns a dense layer in float32, initialised as `torch.nn.Linear` is.
 
-  Kernel and bias are drawn from U(-1/sqrt(in_features), 1/sqrt(in_features)).
+  Kernel and bias are drawn from U(-1/sqrt(in_features), 1/sqrt(in_features))
+  where no other distribution is given.
   """
   uniform = symmetric_uniform(in_features**-0.5)
   return nnx.Linear(
     in_features,
     out_features,
-    kernel_init=uniform,
-    bias_init=uniform,
+    kernel_init=initial or uniform,
+    bias_init=initial_bias or uniform,
     dtype=jnp.float32,
     rngs=rngs,
   )
 
 
-def symmetric_uniform(bound: float) -> Callable[..., jax.Array]:
+def symmetric_uniform(bound: float) -> Initialiser:
   """Returns an initialiser (key, shape) -> values from U(-bound, bound)."""
 
   def draw(key, shape, dtype=jnp.float32, out_sharding=None):
@@ -109,24 +145,27 @@ class BatchNorm(nnx.Module):
       y = scale (x - mean) / sqrt(var + epsilon) + bias
 
   In training `mean` and `var` are the moments of the batch, biased, and the
-  running ones move a tenth of the way to them; the running variance takes the
-  unbiased one, n / (n - 1), as torch's does and Flax's does not. Moments and
-  normalisation are float32 whatever the dtype of the input.
+  running ones move by the share `momentum` of the way to them; the running
+  variance takes the unbiased one, n / (n - 1), as torch's does and Flax's does
+  not. Moments and normalisation are float32 whatever the dtype of the input.
 
   Attributes:
     scale: factor per channel (C,), trainable.
     bias: offset per channel (C,), trainable.
     mean: running mean (C,).
     var: running variance (C,).
+    momentum: share of the way that the running moments move.
+    epsilon: added to the variance.
 
   References:
     Ioffe and Szegedy, Batch normalization, 2015, algorithms 1 and 2.
   """
 
-  momentum = 0.1
-  epsilon = 1e-5
-
-  def __init__(self, num_features: int):
+  def __init__(
+    self, num_features: int, *, momentum: float = 0.1, epsilon: float = 1e-5
+  ):
+    self.momentum = momentum
+    self.epsilon = epsilon
     self.scale = nnx.Param(jnp.ones((num_features,), jnp.float32))
     self.bias = nnx.Param(jnp.zeros((num_features,), jnp.float32))
     self.mean = nnx.BatchStat(jnp.zeros((num_features,), jnp.float32))
@@ -135,13 +174,18 @@ class BatchNorm(nnx.Module):
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     """Returns x (..., C) normalised; with `train` updates the running moments.
 
+    Without `scale` (see `inference`) it returns x as it is.
+
     Raises:
       ValueError: training on a single value per channel.
     """
+    if not hasattr(self, 'scale'):
+      return x
     mean, var = self._batch_moments(x) if train else self.moments()
     factor = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
     offset = self.bias[...] - mean * factor
-    return (x.astype(factor.dtype) * factor + offset).astype(x.dtype)
+    y = (x.astype(factor.dtype) * factor + offset).astype(x.dtype)
+    return _shown(self, x, y)
 
   def moments(self) -> tuple[jax.Array, jax.Array]:
     """Returns the running mean (C,) and variance (C,)."""
@@ -167,6 +211,81 @@ class BatchNorm(nnx.Module):
     running[...] = running[...] + self.momentum * (moment - running[...])
 
 
+def dropout(
+  x: jax.Array, rate: float, *, train: bool, key: jax.Array | None
+) -> jax.Array:
+  """Returns x with elements dropped and the others made larger, in training.
+
+  Raises:
+    ValueError: no key in training.
+  """
+  if not train or not rate:
+    return x
+  return _dropped(x, rate, x.shape, key)
+
+
+def stochastic_depth(
+  x: jax.Array, rate: float, *, train: bool, key: jax.Array | None
+) -> jax.Array:
+  """Returns the residual branch x with whole images of it dropped, in training.
+
+  References:
+    Huang et al., Deep networks with stochastic depth, 2016.
+  """
+  if not train or not rate:
+    return x
+  return _dropped(x, rate, (len(x), 1, 1, 1), key)
+
+
+def _dropped(x, rate, shape, key):
+  if key is None:
+    raise ValueError('training with dropout needs a key.')
+  kept = jax.random.bernoulli(key, 1 - rate, shape)
+  return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+
+
+def checked_dropout(rate: float) -> float:
+  """Returns a probability of dropping.
+
+  Raises:
+    ValueError: it is not in [0, 1).
+  """
+  if not 0 <= rate < 1:
+    raise ValueError(f'dropout must be in [0, 1), got {rate}.')
+  return rate
+
+
+def checked_stem(stem: str) -> str:
+  """Returns a kind of stem.
+
+  Raises:
+    ValueError: it is neither 'imagenet' nor 'cifar'.
+  """
+  if stem not in ('imagenet', 'cifar'):
+    raise ValueError(f"stem must be 'imagenet' or 'cifar', got {stem!r}.")
+  return stem
+
+
+def check_fixed(
+  name: str, *, dropout: float | None, stem: str, padding: str
+) -> None:
+  """Raises ValueError for options of a network that has none of them."""
+  if dropout or checked_stem(stem) != 'imagenet' or padding != 'torch':
+    raise ValueError(
+      f'{name} has no dropout, one stem and one padding, got '
+      f'dropout={dropout}, stem={stem!r}, padding={padding!r}.'
+    )
+
+
+def check_widths(num_classes: int, in_channels: int) -> None:
+  """Raises ValueError for less than one class or channel."""
+  if num_classes < 1 or in_channels < 1:
+    raise ValueError(
+      'num_classes and in_channels must be at least 1, got '
+      f'{num_classes} and {in_channels}.'
+    )
+
+
 def relu(x: jax.Array) -> jax.Array:
   """Returns x where it is positive or NaN, 0 elsewhere.
 
@@ -177,160 +296,26 @@ def relu(x: jax.Array) -> jax.Array:
   return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-  """Returns the maxima of 3x3 windows at stride 2, padding 1 of minus infinity.
-
-  The maximum of nine strided slices: on CPU twice as fast as `reduce_window`
-  forward (3.4 against 6.5 ms for (8, 112, 112, 64)) and nine times as fast
-  backward (14 against 133 ms). At ties the gradient is shared, where
-  `reduce_window` gives it to the first.
-
-  Args:
-    x: (B, H, W, C).
-
-  Returns:
-    Maxima (B, (H + 1) // 2, (W + 1) // 2, C).
-  """
-  return functools.reduce(jnp.maximum, _windows(x, 3, 2, -jnp.inf))
+def relu6(x: jax.Array) -> jax.Array:
+  """Returns x between 0 and 6; NaN stays."""
+  return jnp.where(x >= 6, jnp.full_like(x, 6), relu(x))
 
 
-def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
-  """Returns a convolution, padded by (size - 1) / 2 on each side.
-
-  Where the result is smaller than the kernel it is a product of matrices:
-  XLA's CPU backend leaves its fast path for such convolutions or for their
-  gradients (3x3 on 2x2 pixels, 512 channels, batch 32: 1,100 ms, against 9 ms).
-
-  Args:
-    x: (B, H, W, C).
-    kernel: (size, size, C, out), size odd.
-    stride: step in both directions, pixels.
-
-  Returns:
-    (B, ceil(H / stride), ceil(W / stride), out).
-  """
-  size = kernel.shape[0]
-  if min(_strided_size(x, stride)) < size:
-    return _convolve_patches(x, kernel, stride)
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=(stride, stride),
-    padding=((size // 2, size // 2),) * 2,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+  """Returns relu6(x + 3) / 6."""
+  return relu6(x + 3) / 6
 
 
-def _convolve_patches(
-  x: jax.Array, kernel: jax.Array, stride: int
-) -> jax.Array:
-  """Returns `convolve` as (B h w, size size C) times (size size C, out)."""
-  size, channels = kernel.shape[0], kernel.shape[-1]
-  windows = _windows(x, size, stride, 0.0)
-  patches = jnp.concatenate(list(windows), axis=-1)
-  return patches @ kernel.reshape(-1, channels)
+def hard_swish(x: jax.Array) -> jax.Array:
+  """Returns x relu6(x + 3) / 6 (Howard et al., MobileNetV3, 2019, sec. 5.2)."""
+  return x * hard_sigmoid(x)
 
 
-def tile_kernel(kernel: jax.Array) -> jax.Array:
-  """Returns a 3x3 kernel as `convolve_tiles` takes it.
-
-      tiled[6 j + i] = Σ_kl G[i, k] G[j, l] kernel[k, l]
-
-  Args:
-    kernel: (3, 3, C, out).
-
-  Returns:
-    (36, C, out): four times the memory.
-  """
-  transform = jnp.asarray(_TILE_KERNEL, kernel.dtype)
-  tiled = jnp.einsum(
-    'ik,jl,klco->jico', transform, transform, kernel,
-    precision=jax.lax.Precision.HIGHEST,
-  )
-  return tiled.reshape(-1, *kernel.shape[2:])
+def silu(x: jax.Array) -> jax.Array:
+  """Returns x sigmoid(x)."""
+  return x * jax.nn.sigmoid(x)
 
 
-def convolve_tiles(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns `convolve` by a 3x3 kernel with a quarter of the multiplications.
-
-  Winograd's F(4x4, 3x3). Every tile of 4x4 pixels comes from the 6x6 pixels d
-  around it by 36 products instead of 144:
-
-      y = Aᵀ [(G kernel Gᵀ) (Bᵀ d B)] A
-
-  with products by element, summed over the channels. The transforms amplify
-  rounding, about tenfold in float32.
-
-  Args:
-    x: (B, H, W, C); any size, sides are padded to multiples of four.
-    kernel: (36, C, out), see `tile_kernel`.
-
-  Returns:
-    (B, H, W, out).
-
-  References:
-    Lavin and Gray, Fast algorithms for convolutional neural networks, 2016,
-    eq. 8 and section 4.3.
-  """
-  batch, height, width, channels = x.shape
-  rows, columns = -(-height // TILE_SIZE), -(-width // TILE_SIZE)
-  bottom, right = TILE_SIZE * rows + 1 - height, TILE_SIZE * columns + 1 - width
-  x = jnp.pad(x, ((0, 0), (1, bottom), (1, right), (0, 0)))
-  x = _combine(_TILE_INPUT, _tile_lines(x, rows, 1))
-  x = _combine(_TILE_INPUT, _tile_lines(x, columns, 3))
-  # No TF32: the last transform takes differences of these products.
-  y = jnp.matmul(
-    x.reshape(len(kernel), -1, channels), kernel,
-    precision=jax.lax.Precision.HIGHEST,
-  )
-  y = y.reshape(6, 6, batch, rows, columns, -1)
-  y = _combine(_TILE_OUTPUT, [y[i] for i in range(6)])
-  y = _combine(_TILE_OUTPUT, [y[:, i] for i in range(6)])
-  y = y.transpose(2, 3, 0, 4, 1, 5)
-  y = y.reshape(batch, TILE_SIZE * rows, TILE_SIZE * columns, -1)
-  return y[:, :height, :width]
-
-
-def _tile_lines(x: jax.Array, count: int, axis: int) -> list[jax.Array]:
-  """Returns the first to sixth lines of all `count` tiles along an axis."""
-  step, span = TILE_SIZE, TILE_SIZE * (count - 1) + 1
-  every = jax.lax.slice_in_dim
-  return [every(x, i, i + span, step, axis=axis) for i in range(step + 2)]
-
-
-def _combine(
-  matrix: Sequence[Sequence[int]], arrays: Sequence[jax.Array]
-) -> jax.Array:
-  """Returns Σ_k matrix[i, k] arrays[k], stacked over i; sums, not a product.
-
-  On CPU the sums are faster than a product of so small a matrix.
-  """
-  return jnp.stack([
-    sum(
-      factor * x for factor, x in zip(row, arrays, strict=True) if factor
-    )
-    for row in matrix
-  ])
-
-
-def _strided_size(x: jax.Array, stride: int) -> tuple[int, int]:
-  """Returns (ceil(H / stride), ceil(W / stride))."""
-  return -(-x.shape[1] // stride), -(-x.shape[2] // stride)
-
-
-def _windows(
-  x: jax.Array, size: int, stride: int, fill: float
-) -> Iterator[jax.Array]:
-  """Yields, row by row of a window, what each of its pixels sees of x.
-
-  The images (B, H, W, C) are padded by (size - 1) / 2 on each side with `fill`;
-  every result is (B, ceil(H / stride), ceil(W / stride), C).
-  """
-  height, width = _strided_size(x, stride)
-  border = (size // 2, size // 2)
-  padded = jnp.pad(x, ((0, 0), border, border, (0, 0)), constant_values=fill)
-  every = jax.lax.slice_in_dim
-  for i in range(size):
-    rows = every(padded, i, i + stride * (height - 1) + 1, stride, axis=1)
-    for j in range(size):
-      yield every(rows, j, j + stride * (width - 1) + 1, stride, axis=2)
+def mean_pool(x: jax.Array) -> jax.Array:
+  """Returns the mean over height and width, (B, C), float32."""
+  return jnp.mean(x, (1, 2), dtype=jnp.float32)

@@ -36,6 +36,8 @@ class Metadata:
     data: description of the training data.
     config_hash: hash of the configuration that it was trained with.
     metrics: measures by name, ready for JSON.
+    options: what `registry.create` was told beside classes and channels:
+      dropout, stem, padding.
   """
 
   architecture: str
@@ -47,6 +49,7 @@ class Metadata:
   data: str
   config_hash: str
   metrics: Mapping[str, Any]
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def save(
@@ -117,6 +120,8 @@ def _document(path: pathlib.Path) -> dict[str, Any]:
     document = json.loads((path / 'metadata.json').read_text())
   except ValueError as error:
     raise ValueError(f'{path}: damaged metadata.json: {error}') from error
+  # Checkpoints of before 0.2 have no options.
+  document.setdefault('options', {})
   needed = {'shapes', *(f.name for f in dataclasses.fields(Metadata))}
   absent = sorted(needed - set(document))
   if document.get('format') != _FORMAT or absent:

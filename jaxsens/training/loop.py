@@ -1,18 +1,19 @@
-"""Fine-tuning of a network on labelled images, and its evaluation.
+"""Training of a network on labelled images.
 
 Images are float (N, H, W, C) in [0, 1], already of the size that the network
 takes; `preprocess` normalises them inside the compiled step. A network is
 called as `model(images)` for inference and as `model(images, train=True,
 key=key)` in training, where it may move its statistics and drop features.
 
-Every random choice comes from the key that is passed in: the same key, data and
-settings give bitwise the same network on the same machine.
+Every random choice comes from the key that is passed in, from the epoch and
+from the update: the same key, data and settings give bitwise the same network
+on the same machine, whether or not the training was interrupted.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
-import functools
 import math
 import time
 from typing import Any
@@ -22,78 +23,20 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
-import optax
 
+from jaxsens.training import batches
 from jaxsens.training import metrics
-from jaxsens.training import optimizers
+from jaxsens.training import scoring
+from jaxsens.training import settings as settings_lib
+from jaxsens.training import snapshots as snapshots_lib
+from jaxsens.training import steps
 
-Preprocess = Callable[[jax.Array], jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """How long, how fast and in what portions a network is trained.
-
-  Attributes:
-    num_epochs: passes over the training images.
-    batch_size: images per update. The images left over at the end of an epoch
-      sit it out; another shuffle leaves out others. A set smaller than a batch
-      is one batch.
-    learning_rate, weight_decay, warmup_epochs, end_epoch, final_factor: see
-      `optimizers.adamw`.
-  """
-
-  num_epochs: int
-  batch_size: int = 32
-  learning_rate: float = 1e-4
-  weight_decay: float = 1e-4
-  warmup_epochs: int = 3
-  end_epoch: int = 10
-  final_factor: float = 0.1
-
-  def __post_init__(self):
-    if self.num_epochs < 1 or self.batch_size < 1:
-      raise ValueError(
-        'num_epochs and batch_size must be at least 1, got '
-        f'{self.num_epochs} and {self.batch_size}.'
-      )
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelledImages:
-  """Images with their classes.
-
-  Attributes:
-    images: (N, H, W, C) float in [0, 1].
-    labels: (N,) int in 0..K-1.
-  """
-
-  images: np.ndarray
-  labels: np.ndarray
-
-  def __post_init__(self):
-    if np.ndim(self.images) != 4 or np.shape(self.labels) != (
-      len(self.images),
-    ):
-      raise ValueError(
-        'images must have shape (N, H, W, C) and labels (N,), got '
-        f'{np.shape(self.images)} and {np.shape(self.labels)}.'
-      )
-    if not len(self.labels):
-      raise ValueError('there must be at least one labelled image, got none.')
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """What a network does on labelled images.
-
-  Attributes:
-    loss: weighted cross-entropy over the whole set.
-    scores: measures of its answers.
-  """
-
-  loss: float
-  scores: metrics.Scores
+Evaluation = scoring.Evaluation
+LabelledImages = batches.LabelledImages
+Preprocess = scoring.Preprocess
+Settings = settings_lib.Settings
+evaluate = scoring.evaluate
+predict = scoring.predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +45,9 @@ class Epoch:
 
   Attributes:
     epoch: its number, from 0.
-    learning_rate: rate of its updates.
-    train_loss: weighted cross-entropy over its batches, each before its update.
+    learning_rate: rate of its first update.
+    train_loss: weighted cross-entropy over its batches, each before its update,
+      with the smoothing and of the images as they were trained on.
     validation: evaluation after its last update.
     seconds: duration of its updates, without the evaluation.
   """
@@ -118,6 +62,12 @@ class Epoch:
     """Returns the fields by name, nested, ready for JSON."""
     return dataclasses.asdict(self)
 
+  @classmethod
+  def from_dict(cls, fields: Mapping[str, Any]) -> 'Epoch':
+    """Returns the epoch that `as_dict` gave to JSON."""
+    validation = Evaluation.from_dict(fields['validation'])
+    return cls(**{**fields, 'validation': validation})
+
 
 @dataclasses.dataclass(frozen=True)
 class FineTuned:
@@ -125,7 +75,7 @@ class FineTuned:
 
   Attributes:
     model: the network after its best epoch.
-    best_epoch: the epoch of the smallest validation loss, the first of equals.
+    best_epoch: the epoch of the best validation, the first of equals.
     history: every epoch, in order.
   """
 
@@ -145,217 +95,184 @@ def fine_tune(
   settings: Settings,
   on_step: Callable[[int, int, int], None] | None = None,
   on_epoch: Callable[[Epoch], None] | None = None,
+  on_resume: Callable[[Sequence[Epoch]], None] | None = None,
+  snapshots: snapshots_lib.Snapshots | None = None,
+  devices: Sequence[jax.Device] | None = None,
 ) -> FineTuned:
-  """Returns a network trained by AdamW, as it was after its best epoch.
+  """Returns a trained network as it was after its best epoch.
 
   Args:
-    key: key of the shuffles and of the dropout.
+    key: key of the shuffles, the dropout and the augmentation.
     model: network to start from, left as it is.
-    train: images whose gradients are taken.
+    train: images whose gradients are taken, of at least two classes.
     validation: other images, which choose the epoch that is kept.
     preprocess: images -> normalised images.
-    class_weights: (K,) weights of the cross-entropy, see `metrics`.
+    class_weights: (K,) weights of the cross-entropy, see `losses`. A class
+      without training images should have weight zero.
     settings: see `Settings`.
     on_step: called after every update with the epoch, the number of updates
       done in it and the number of updates in an epoch.
     on_epoch: called after every epoch.
+    on_resume: called with the epochs that a snapshot has already, if it has.
+    snapshots: where the state is kept after every epoch and taken up again;
+      None keeps nothing.
+    devices: to divide each batch over, see `batches.Feeder`.
 
   Returns:
     The network of the best epoch and the history of all.
 
   Raises:
-    FloatingPointError: the loss of a batch or of the validation is not finite.
-    ValueError: a label is out of range or class_weights is not (K,).
+    FloatingPointError: the loss of a batch or of the validation is not finite;
+      the snapshot of the epoch before stays.
+    ValueError: a label is out of range, class_weights is not (K,), the training
+      images are all of one class, or the snapshots are of another training.
   """
   weights = _checked_weights(class_weights, train, validation)
-  history: list[Epoch] = []
-  best, best_epoch = model, None
-  for trained, train_loss, seconds in _train(
-    key, model, train, preprocess, weights, settings, on_step
-  ):
-    epoch = Epoch(
-      epoch=len(history),
-      learning_rate=_learning_rate(settings, len(history)),
-      train_loss=train_loss,
-      validation=evaluate(
-        trained,
-        validation,
-        preprocess=preprocess,
-        class_weights=weights,
+  _check_classes(train)
+  feeder = batches.Feeder(train, settings.batch_size, devices=devices)
+  run = _Run(key, model, preprocess, weights, settings, feeder, snapshots)
+  if run.history and on_resume is not None:
+    on_resume(tuple(run.history))
+  try:
+    while len(run.history) < settings.num_epochs and not run.should_stop:
+      train_loss, seconds = run.update_all(on_step)
+      trained = run.network(run.state)
+      run.conclude(train_loss, seconds, evaluate(
+        trained, validation, preprocess=preprocess, class_weights=weights,
         batch_size=settings.batch_size,
-      ),
-      seconds=seconds,
-    )
-    _check_finite(epoch.validation.loss, f'validation of epoch {epoch.epoch}')
-    history.append(epoch)
-    if (
-      best_epoch is None
-      or epoch.validation.loss < history[best_epoch].validation.loss
-    ):
-      best, best_epoch = trained, epoch.epoch
-    if on_epoch is not None:
-      on_epoch(epoch)
-  return FineTuned(best, best_epoch, tuple(history))
-
-
-def evaluate(
-  model: nnx.Module,
-  data: LabelledImages,
-  *,
-  preprocess: Preprocess,
-  class_weights: ArrayLike,
-  batch_size: int = 32,
-) -> Evaluation:
-  """Returns the loss and the scores of a network, which is left as it is.
-
-  Args:
-    model: network, used with its running statistics and without dropout.
-    data: labelled images.
-    preprocess: images -> normalised images.
-    class_weights: (K,) weights of the loss.
-    batch_size: images at a time; no effect on the result beyond rounding.
-
-  Raises:
-    ValueError: class_weights is not (K,), or the labels carry no weight.
-  """
-  logits = predict(
-    model, data.images, preprocess=preprocess, batch_size=batch_size
-  ).astype(np.float64)
-  weights = np.asarray(class_weights, np.float64)
-  if weights.shape != logits.shape[1:]:
-    raise ValueError(
-      f'class_weights must have shape {logits.shape[1:]}, one per logit, got '
-      f'{weights.shape}.'
-    )
-  confusion = metrics.confusion_matrix(
-    data.labels, logits.argmax(1), len(weights)
+      ))
+      if on_epoch is not None:
+        on_epoch(run.history[-1])
+  finally:
+    if snapshots is not None:
+      snapshots.close()
+  return FineTuned(
+    run.network(run.best), run.best_epoch, tuple(run.history)
   )
-  loss = metrics.weighted_cross_entropy(logits, data.labels, weights)
-  return Evaluation(loss, metrics.scores(confusion))
 
 
-def predict(
-  model: nnx.Module,
-  images: ArrayLike,
-  *,
-  preprocess: Preprocess,
-  batch_size: int = 32,
-) -> np.ndarray:
-  """Returns the logits (N, K) of images (N, H, W, C) in inference mode.
+class _Run:
+  """The state of a training between its epochs."""
 
-  The last batch is padded and cut, so one compilation serves all batches.
-  """
-  graphdef, state = nnx.split(model)
-  batches = []
-  for start in range(0, len(images), batch_size):
-    batch = np.asarray(images[start : start + batch_size])
-    missing = batch_size - len(batch)
-    padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    logits = _forward(graphdef, preprocess, state, padded)
-    batches.append(np.asarray(logits)[: len(batch)])
-  return np.concatenate(batches)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _forward(
-  graphdef: nnx.GraphDef,
-  preprocess: Preprocess,
-  state: nnx.State,
-  images: jax.Array,
-) -> jax.Array:
-  return nnx.merge(graphdef, state)(preprocess(images))
-
-
-def _train(
-  key: jax.Array,
-  model: nnx.Module,
-  data: LabelledImages,
-  preprocess: Preprocess,
-  class_weights: jax.Array,
-  settings: Settings,
-  on_step: Callable[[int, int, int], None] | None,
-) -> Iterator[tuple[nnx.Module, float, float]]:
-  """Yields the network, its training loss and its seconds, epoch by epoch."""
-  key_shuffle, key_dropout = jax.random.split(key)
-  batch_size = min(settings.batch_size, len(data.labels))
-  num_steps = len(data.labels) // batch_size
-  optimizer = _optimizer(settings, num_steps)
-  graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-  step = _make_step(graphdef, optimizer, preprocess, class_weights)
-  # A step gives away the buffers of its state, so that it starts from a copy.
-  state = _copy((params, rest, optimizer.init(params)))
-  for epoch in range(settings.num_epochs):
-    start, sums = time.perf_counter(), np.zeros(2)
-    order = jax.random.permutation(
-      jax.random.fold_in(key_shuffle, epoch), len(data.labels)
+  def __init__(
+    self, key, model, preprocess, weights, settings, feeder, snapshots
+  ):
+    # The first two are those of a plain split.
+    self._key_shuffle, self._key_dropout = jax.random.split(key)
+    self._key_augment = jax.random.fold_in(key, 2)
+    self._key_mixing = jax.random.fold_in(key, 3)
+    self._settings, self._feeder = settings, feeder
+    self._snapshots = snapshots
+    self._monitor = settings.make_monitor()
+    optimizer = settings.make_optimizer(feeder.steps_per_epoch)
+    self._graphdef, state = steps.initial(model, optimizer, settings)
+    self._step = steps.make(
+      self._graphdef, optimizer, preprocess, weights, settings, feeder
     )
-    chosen = np.asarray(order)[: num_steps * batch_size]
-    for i, batch in enumerate(chosen.reshape(num_steps, batch_size)):
-      key_step = jax.random.fold_in(key_dropout, epoch * num_steps + i)
-      state, batch_sums = step(
-        state, key_step, data.images[batch], data.labels[batch]
+    self.history: list[Epoch] = []
+    self.best: steps.State | None = None
+    self.state = feeder.replicate(state)
+    self._resume(state)
+
+  @property
+  def should_stop(self) -> bool:
+    return self._monitor.should_stop
+
+  @property
+  def best_epoch(self) -> int:
+    return self._monitor.best_epoch
+
+  def network(self, state: steps.State) -> nnx.Module:
+    """Returns the network to evaluate, with memory of its own."""
+    variables = steps.copy(state.evaluated())
+    if self._feeder.mesh is not None:
+      variables = jax.device_put(variables, self._feeder.mesh.devices[0])
+    return nnx.merge(self._graphdef, *variables)
+
+  def update_all(self, on_step) -> tuple[float, float]:
+    """Runs an epoch; returns its training loss and its seconds."""
+    start, sums = time.perf_counter(), np.zeros(2)
+    epoch, num_steps = len(self.history), self._feeder.steps_per_epoch
+    augmentation = jax.random.fold_in(self._key_augment, epoch)
+    shuffle = jax.random.fold_in(self._key_shuffle, epoch)
+    for i, batch in enumerate(self._feeder.epoch(shuffle)):
+      number = epoch * num_steps + i
+      keys = steps.Keys(
+        augmentation, jax.random.fold_in(self._key_dropout, number),
+        jax.random.fold_in(self._key_mixing, number),
+      )
+      self.state, batch_sums = self._step(
+        self.state, keys, np.int32(number), batch
       )
       sums += np.asarray(batch_sums)
-      _check_finite(sums[0] / sums[1], f'training of epoch {epoch}, step {i}')
+      if not math.isfinite(sums[0] / sums[1]):
+        self._fail(sums[0] / sums[1], f'training of epoch {epoch}, step {i}', i)
       if on_step is not None:
         on_step(epoch, i + 1, num_steps)
-    seconds = time.perf_counter() - start
-    trained = nnx.merge(graphdef, *_copy(state[:2]))
-    yield trained, float(sums[0] / sums[1]), seconds
+    return float(sums[0] / sums[1]), time.perf_counter() - start
 
-
-def _make_step(
-  graphdef: nnx.GraphDef,
-  optimizer: optax.GradientTransformation,
-  preprocess: Preprocess,
-  class_weights: jax.Array,
-) -> Callable[..., tuple[Any, jax.Array]]:
-  """Returns the compiled update (state, key, images, labels) -> state, sums.
-
-  The state is (params, other variables, optimiser state); the sums are those of
-  `metrics.cross_entropy_sums` before the update.
-  """
-
-  def loss_fn(params, rest, key, images, labels):
-    model = nnx.merge(graphdef, params, rest, copy=True)
-    logits = model(preprocess(images), train=True, key=key)
-    sums = metrics.cross_entropy_sums(logits, labels, class_weights)
-    _, _, rest = nnx.split(model, nnx.Param, ...)
-    return sums[0] / sums[1], (rest, jnp.stack(sums))
-
-  @functools.partial(jax.jit, donate_argnums=0)
-  def step(state, key, images, labels):
-    params, rest, opt_state = state
-    gradient, (rest, sums) = jax.grad(loss_fn, has_aux=True)(
-      params, rest, key, images, labels
+  def conclude(
+    self, train_loss: float, seconds: float, validation: Evaluation
+  ) -> None:
+    """Ends an epoch: history, best network, replacement, snapshot."""
+    number = len(self.history)
+    if not math.isfinite(validation.loss):
+      self._fail(validation.loss, f'validation of epoch {number}', 0)
+    self.history.append(
+      Epoch(number, self._rate(0), train_loss, validation, seconds)
     )
-    updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return (optax.apply_updates(params, updates), rest, opt_state), sums
+    replaces = self._monitor.observe(validation)
+    if self.best_epoch == number:
+      self.best = self._weights_of(self.state)
+    elif replaces:
+      self.state = dataclasses.replace(
+        steps.copy(self.best), opt_state=self.state.opt_state
+      )
+    if self._snapshots is not None:
+      content = {
+        'history': [epoch.as_dict() for epoch in self.history],
+        'best_epoch': self.best_epoch,
+      }
+      self._snapshots.save(number, self.state, content, self.best_epoch)
 
-  return step
+  def _weights_of(self, state: steps.State) -> steps.State:
+    """Returns a copy without the state of the optimiser."""
+    return steps.copy(dataclasses.replace(state, opt_state=None))
 
+  def _resume(self, state: steps.State) -> None:
+    last = None if self._snapshots is None else self._snapshots.last()
+    if last is None:
+      return
+    self.history = [Epoch.from_dict(e) for e in last.document['history']]
+    for epoch in self.history:
+      self._monitor.observe(epoch.validation)
+    self.state = self._placed(last.arrays(state))
+    best = self.state
+    if self.best_epoch != last.epoch:
+      found = self._snapshots.find(self.best_epoch)
+      best = self._placed(found.arrays(state))
+    self.best = self._weights_of(best)
 
-def _optimizer(
-  settings: Settings, steps_per_epoch: int
-) -> optax.GradientTransformation:
-  return optimizers.adamw(
-    learning_rate=settings.learning_rate,
-    weight_decay=settings.weight_decay,
-    steps_per_epoch=steps_per_epoch,
-    warmup_epochs=settings.warmup_epochs,
-    end_epoch=settings.end_epoch,
-    final_factor=settings.final_factor,
-  )
+  def _placed(self, state: steps.State) -> steps.State:
+    return self._feeder.replicate(jax.tree.map(jnp.array, state))
 
+  def _rate(self, step: int) -> float:
+    num_steps = self._feeder.steps_per_epoch
+    number = len(self.history) * num_steps + step
+    return self._settings.rate(number, num_steps)
 
-def _learning_rate(settings: Settings, epoch: int) -> float:
-  factor = optimizers.epoch_factor(
-    epoch,
-    warmup_epochs=settings.warmup_epochs,
-    end_epoch=settings.end_epoch,
-    final_factor=settings.final_factor,
-  )
-  return settings.learning_rate * float(factor)
+  def _fail(self, loss: float, where: str, step: int) -> None:
+    kept = ''
+    if self._snapshots is not None and self.history:
+      kept = (
+        f' The snapshot of epoch {len(self.history) - 1} is kept in '
+        f'{self._snapshots.path}.'
+      )
+    raise FloatingPointError(
+      f'the loss is {loss} in the {where}, at the learning rate '
+      f'{self._rate(step):.3g}; check the images, the class weights and the '
+      f'learning rate.{kept}'
+    )
 
 
 def _checked_weights(
@@ -372,13 +289,10 @@ def _checked_weights(
   return jnp.asarray(weights)
 
 
-def _check_finite(loss: float, where: str) -> None:
-  if not math.isfinite(loss):
-    raise FloatingPointError(
-      f'the loss is {loss} in the {where}; check the images, the class weights '
-      'and the learning rate.'
+def _check_classes(train: LabelledImages) -> None:
+  classes = np.unique(train.labels)
+  if len(classes) < 2:
+    raise ValueError(
+      'the training images must be of at least two classes, got '
+      f'{len(train.labels)} of class {classes[0]} alone.'
     )
-
-
-def _copy(tree: Any) -> Any:
-  return jax.tree.map(jnp.copy, tree)

@@ -1,4 +1,4 @@
-"""Loss and measures of classification.
+"""Measures of classification.
 
 `labels` (N,) are integers in 0..K-1, `logits` (N, K). Measures come from the
 confusion matrix, counts[i, j] = images of class i called class j, and are
@@ -8,40 +8,17 @@ averaged over classes, every class counting alike ("macro").
 from collections.abc import Mapping
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 from scipy import special
 
 
-def cross_entropy_sums(
-  logits: jax.Array, labels: jax.Array, class_weights: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Returns numerator and denominator of the weighted cross-entropy.
-
-      loss = Σ_n w[y_n] l_n / Σ_n w[y_n],  l_n = -log softmax(logits_n)[y_n]
-
-  which is the mean that `torch.nn.CrossEntropyLoss(weight=w)` takes.
-
-  Args:
-    logits: (N, K).
-    labels: (N,) int.
-    class_weights: (K,) non-negative.
-
-  Returns:
-    Numerator and denominator, scalars in the dtype of the logits.
-  """
-  log_probabilities = jax.nn.log_softmax(logits)
-  chosen = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
-  weights = class_weights.astype(logits.dtype)[labels]
-  return -jnp.sum(weights * chosen), jnp.sum(weights)
-
-
 def weighted_cross_entropy(
   logits: np.ndarray, labels: np.ndarray, class_weights: np.ndarray
 ) -> float:
-  """Returns the loss of `cross_entropy_sums` for a whole set, on the host.
+  """Returns the loss of a whole set, on the host, without smoothing.
+
+      loss = Σ_n w[y_n] l_n / Σ_n w[y_n],  l_n = -log softmax(logits_n)[y_n]
 
   Raises:
     ValueError: every label has weight zero.

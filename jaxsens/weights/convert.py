@@ -15,21 +15,20 @@ them all.
 """
 
 from collections.abc import Iterable
-from collections.abc import Mapping
 import dataclasses
-import os
-import pathlib
-import zipfile
 
 from flax import nnx
 import numpy as np
 
 from jaxsens import classifiers
+from jaxsens.models import registry
 from jaxsens.models import states
-from jaxsens.weights import safetensors
-from jaxsens.weights import torch_archive
+from jaxsens.weights import adaptation
+from jaxsens.weights import state_dicts
 
-StateDict = Mapping[str, np.ndarray]
+StateDict = state_dicts.StateDict
+read_state_dict = state_dicts.read
+gray_stem = adaptation.gray_stem
 
 _TORCH_NAMES = {
   'kernel': 'weight',
@@ -39,7 +38,6 @@ _TORCH_NAMES = {
   'var': 'running_var',
 }
 _COUNTER = 'num_batches_tracked'
-_ENTRIES = ('model_state_dict', 'state_dict', 'model')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,76 +48,58 @@ class Loaded:
     model: the filled network.
     fresh: names, as torch would call them, that kept their initial values.
     unused: names of the state dict that were not used.
+    notes: what was changed in the state dict before, one sentence each.
   """
 
   model: nnx.Module
   fresh: tuple[str, ...]
   unused: tuple[str, ...]
+  notes: tuple[str, ...] = ()
 
 
-def read_state_dict(
-  path: str | os.PathLike, *, entry: str | None = None
-) -> dict[str, np.ndarray]:
-  """Returns the state dict in a `.npz`, `.safetensors`, `.pth` or `.pt` file.
+def load(
+  architecture: str,
+  model: nnx.Module,
+  state_dict: StateDict,
+  *,
+  replace_head: bool | None = None,
+  allow_unused: bool = False,
+  epsilon: float | None = None,
+  rgb: classifiers.Normalise | None = None,
+  gray: classifiers.Normalise | None = None,
+) -> Loaded:
+  """Returns a copy of a network with the values of a state dict of any kind.
+
+  Names of timm, batch norms folded into convolutions, batch norms of another
+  epsilon, RGB stems for gray images and heads for another number of classes are
+  recognised, see `adaptation.adapt`.
 
   Args:
-    path: the file; its suffix decides how it is read.
-    entry: where a `.pth` checkpoint of several entries keeps the state dict;
-      by default the file itself, or the one entry of it that is called
-      'model_state_dict', 'state_dict' or 'model'.
+    architecture: a key of `registry.ARCHITECTURES`.
+    model: such a network, left as it is.
+    state_dict: arrays by names of torchvision or timm.
+    replace_head: keep the network's own initial head; None keeps it where the
+      one of the state dict has another number of classes.
+    allow_unused: pass over names that the network does not have, as a shortened
+      network needs it.
+    epsilon: of the batch norms that the weights were trained with, where it is
+      neither timm's nor the network's.
+    rgb: normalisation that the weights were trained with.
+    gray: normalisation of the network, where it takes gray images.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: the suffix is unknown, or the file is damaged, holds no state
-      dict or several, or asks for code to be executed.
+    ValueError: see `load_torch_names` and `adaptation.adapt`.
   """
-  path = pathlib.Path(path)
-  if path.suffix in ('.pth', '.pt'):
-    return _state_dict_entry(path, torch_archive.read(path), entry)
-  if entry is not None:
-    raise ValueError(f'{path}: only .pth files have entries, got {entry!r}.')
-  if path.suffix == '.safetensors':
-    return safetensors.read(path)
-  if path.suffix == '.npz':
-    return _read_npz(path)
-  raise ValueError(
-    f'{path}: weights are read from .npz, .safetensors, .pth or .pt files.'
+  adapted = adaptation.adapt(
+    state_dict, architecture, model, epsilon=epsilon, rgb=rgb, gray=gray
   )
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      return {name: archive[name] for name in archive.files}
-  except (ValueError, EOFError, zipfile.BadZipFile) as error:
-    raise ValueError(f'{path}: not a readable .npz file: {error}') from error
-
-
-def _state_dict_entry(
-  path: pathlib.Path, content: object, entry: str | None
-) -> dict[str, np.ndarray]:
-  names = list(content) if isinstance(content, Mapping) else []
-  if entry is None and names and not _is_state_dict(content):
-    found = [name for name in _ENTRIES if name in names]
-    entry = found[0] if len(found) == 1 else None
-  if entry is not None:
-    content = content.get(entry) if names else None
-  if not _is_state_dict(content):
-    raise ValueError(
-      f'{path}: no state dict{f" at entry {entry!r}" if entry else ""}; the '
-      f'file holds {names or type(content).__name__}. Name the entry that maps '
-      'names to tensors.'
-    )
-  return dict(content)
-
-
-def _is_state_dict(content: object) -> bool:
-  return (
-    isinstance(content, Mapping)
-    and bool(content)
-    and all(isinstance(name, str) for name in content)
-    and all(isinstance(array, np.ndarray) for array in content.values())
+  if replace_head is None:
+    replace_head = adapted.other_head
+  loaded = load_torch_names(
+    model, adapted.state_dict, replace_head=replace_head,
+    head=registry.find(architecture).head, allow_unused=allow_unused,
   )
+  return dataclasses.replace(loaded, notes=adapted.notes)
 
 
 def load_torch_names(
@@ -128,6 +108,7 @@ def load_torch_names(
   *,
   replace_head: bool = False,
   head: str = 'fc',
+  allow_unused: bool = False,
 ) -> Loaded:
   """Returns a copy of a network with the values of a state dict.
 
@@ -139,6 +120,7 @@ def load_torch_names(
     replace_head: keep the network's own initial head and leave that of the
       state dict unused, whatever its number of classes.
     head: name of the head.
+    allow_unused: leave names that the network does not have unused.
 
   Returns:
     The filled network, and the names that were kept fresh or left unused.
@@ -153,6 +135,8 @@ def load_torch_names(
   if replace_head and not fresh:
     raise ValueError(f'the network has no head {head!r} to keep.')
   unused = _unused(state_dict, names.values(), head if replace_head else None)
+  if allow_unused:
+    unused |= set(state_dict) - set(names.values())
   given = {n: x for n, x in state_dict.items() if n not in unused}
   _check_shapes(own, given, fresh)
   _check_values(given)
@@ -241,59 +225,17 @@ def to_torch_names(model: nnx.Module) -> dict[str, np.ndarray]:
   return state_dict
 
 
-def gray_stem(
-  state_dict: StateDict,
-  *,
-  rgb: classifiers.Normalise,
-  gray: classifiers.Normalise,
-  conv: str = 'conv1',
-  norm: str = 'bn1',
+def to_torchvision_names(
+  model: nnx.Module, architecture: str
 ) -> dict[str, np.ndarray]:
-  """Returns a state dict whose stem takes gray images instead of RGB ones.
+  """Returns the state dict that torchvision's network of this name takes.
 
-  A gray image g enters the RGB network as (g, g, g), normalised per channel
-  with mean m_c and standard deviation s_c; the gray network sees
-  x = (g - m) / s. Channel c then is (s / s_c) x + (m - m_c) / s_c, so
-
-      W_gray = Σ_c (s / s_c) W_c
-      running_mean_gray = running_mean - Σ_c (m - m_c) / s_c Σ_hw W_c
-
-  make both networks equal wherever the stem sees no padding. At the border they
-  differ: zero padding means the gray level m in one network and the colour
-  (m_c) in the other.
-
-  Args:
-    state_dict: of an RGB network, by torch's names.
-    rgb: normalisation of the RGB network, three channels.
-    gray: normalisation of the gray network, one channel.
-    conv: name of the first convolution, which has no bias.
-    norm: name of the batch norm that follows it.
-
-  Returns:
-    A copy with `<conv>.weight` (out, 1, h, w) and `<norm>.running_mean` (out,),
-    both float32.
-
-  Raises:
-    ValueError: the names are absent, or the stem or a normalisation has another
-      number of channels.
+  As `to_torch_names`, but the head of a network with dropout stands where
+  torchvision has it; dropout itself has no values.
   """
-  kernel_name, mean_name = f'{conv}.weight', f'{norm}.running_mean'
-  absent = [n for n in (kernel_name, mean_name) if n not in state_dict]
-  if absent:
-    raise ValueError(f'the state dict of an RGB network must have {absent}.')
-  kernel = state_dict[kernel_name].astype(np.float64)
-  channels = (kernel.shape[1], len(rgb.mean), len(gray.mean))
-  if channels != (3, 3, 1):
-    raise ValueError(
-      'channels of the stem, of rgb and of gray must be (3, 3, 1), got '
-      f'{channels}; {kernel_name} has shape {kernel.shape}.'
-    )
-  ratio = gray.std[0] / np.asarray(rgb.std)
-  shift = (gray.mean[0] - np.asarray(rgb.mean)) / np.asarray(rgb.std)
-  gray_kernel = np.einsum('c,ochw->ohw', ratio, kernel)[:, None]
-  constant = np.einsum('c,ochw->o', shift, kernel)
+  head = registry.find(architecture).head
+  state_dict = to_torch_names(model)
   return {
-    **state_dict,
-    kernel_name: gray_kernel.astype(np.float32),
-    mean_name: (state_dict[mean_name] - constant).astype(np.float32),
+    n.replace(f'{head}.1.', f'{head}.', 1) if _is_in(n, f'{head}.1') else n: x
+    for n, x in state_dict.items()
   }

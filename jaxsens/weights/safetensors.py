@@ -1,4 +1,4 @@
-"""Reads `.safetensors` files: a length, a JSON header, raw arrays.
+"""Reads and writes `.safetensors` files: a length, a JSON header, raw arrays.
 
     8 bytes            length n of the header, unsigned, little-endian
     n bytes            {name: {dtype, shape, data_offsets: [begin, end]}, ...}
@@ -57,6 +57,60 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     }
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f'{path}: damaged safetensors file: {error}') from error
+
+
+def write(
+  path: str | os.PathLike,
+  arrays: Mapping[str, np.ndarray],
+  *,
+  metadata: Mapping[str, str] | None = None,
+) -> None:
+  """Writes arrays by name; the file appears when it is complete.
+
+  Args:
+    path: the file; its folder exists.
+    arrays: arrays of a dtype that the format has.
+    metadata: further strings for the header.
+
+  Raises:
+    OSError: the file cannot be written.
+    ValueError: an array has another dtype.
+  """
+  path = pathlib.Path(path)
+  bad = [f'{n} ({x.dtype})' for n, x in arrays.items() if _code(x) is None]
+  if bad:
+    raise ValueError(f'{path}: safetensors has no such dtype: {bad}.')
+  # Large items first keeps every array at a multiple of its item size.
+  names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+  header: dict[str, Any] = {'__metadata__': dict(metadata or {})}
+  position = 0
+  for name in names:
+    array, begin = arrays[name], position
+    position += array.nbytes
+    header[name] = {
+      'dtype': _code(array), 'shape': list(array.shape),
+      'data_offsets': [begin, position],
+    }
+  text = json.dumps(header, separators=(',', ':')).encode()
+  text += b' ' * (-len(text) % 8)
+  partial = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    with open(partial, 'wb') as file:
+      file.write(len(text).to_bytes(8, 'little') + text)
+      for name in names:
+        file.write(_little_endian(arrays[name]).tobytes())
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def _code(array: np.ndarray) -> str | None:
+  dtype = array.dtype.newbyteorder('=')
+  return next((c for c, known in _DTYPES.items() if dtype == known), None)
+
+
+def _little_endian(array: np.ndarray) -> np.ndarray:
+  return array.astype(array.dtype.newbyteorder('<'), copy=False)
 
 
 def _split(data: bytes) -> tuple[Mapping[str, Any], memoryview]:

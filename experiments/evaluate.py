@@ -1,0 +1,208 @@
+"""Assesses the classifier of a config on its test images.
+
+  python -m experiments.evaluate --config=configs/steel.py
+
+Trains on first use, as `experiments.train` does. Writes `evaluation.json`,
+`evaluation.html` and `predictions.csv` into the run directory: accuracy,
+balanced accuracy, macro and weighted F1, AUC, calibration, what refusing the
+least confident gains, a report per class, all with 95 % bootstrap intervals
+(over recordings where those are known); the least certain and the wrong answers
+as pictures; images per second, parameters, FLOPs, size; and a linear baseline
+(principal components, logistic regression) on the same split.
+"""
+
+from collections.abc import Sequence
+import csv
+import io
+import pathlib
+import time
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from experiments import runs
+from experiments import train
+from jaxsens import assessment
+from jaxsens import classifiers
+from jaxsens import files
+from jaxsens.data import image_sets
+from jaxsens.models import registry
+from jaxsens.models import states
+from jaxsens.reports import assessment_figures
+from jaxsens.reports import assessment_page
+from jaxsens.reports import style
+from jaxsens.training import linear_baseline
+
+_BASELINE = flags.DEFINE_bool(
+  'linear_baseline', True, 'Fit the linear baseline as well.'
+)
+_BATCHES = (1, 8, 32)
+_SHEET_IMAGES = 24
+_BASELINE_SIDE = 64
+
+
+def run(
+  config: ConfigDict, workdir: pathlib.Path, *, with_baseline: bool = True
+) -> dict:
+  """Assesses; returns the measures by name."""
+  runs.start(config, workdir)
+  key_data, key_train, _, _, key_bootstrap = runs.split_keys(config)
+  splits = train.load_data(key_data, config)
+  trained = train.train_or_restore(
+    key_train, config, workdir, lambda: splits
+  )
+  classifier = trained.classifier
+  name = 'test' if len(splits.test) else 'validation'
+  part = getattr(splits, name)
+  images = image_sets.resize_all(part.images, classifier.image_size)
+  logits = answer(classifier, images)
+  parts = {name: assessment.assess(
+    key_bootstrap, logits, part.labels, part.class_names,
+    groups=_groups(part),
+  )}
+  if with_baseline and len(splits.train):
+    runs.LOG.info('Fitting the linear baseline')
+    parts['linear baseline'] = _baseline(key_bootstrap, splits, name)
+  speed = measure_speed(classifier, images)
+  facts = describe(config, trained, part)
+  _write(workdir, facts, parts, speed, part, images, logits)
+  for measure, found in parts[name].measures.items():
+    runs.LOG.info('%-24s %s', measure, assessment_page.describe(found))
+  runs.LOG.info('Page: %s', workdir / 'evaluation.html')
+  return {m: found.value for m, found in parts[name].measures.items()}
+
+
+def answer(
+  classifier: classifiers.Classifier, images: np.ndarray, batch: int = 32
+) -> np.ndarray:
+  """Returns the logits (N, K) of images (N, H, W, C)."""
+  evaluate = jax.jit(lambda classifier, x: classifier(x))
+  batches = []
+  for start in range(0, len(images), batch):
+    chosen = images[start : start + batch]
+    padded = np.resize(chosen, (batch, *images.shape[1:]))
+    batches.append(np.asarray(evaluate(classifier, padded))[: len(chosen)])
+  return np.concatenate(batches)
+
+
+def measure_speed(
+  classifier: classifiers.Classifier,
+  images: np.ndarray,
+  *,
+  batches: Sequence[int] = _BATCHES,
+  seconds: float = 1.0,
+) -> list[dict[str, float]]:
+  """Returns milliseconds and images per second, warm and synchronised.
+
+  Args:
+    classifier: what answers.
+    images: (N, H, W, C), repeated where more are needed.
+    batches: numbers of images at a time.
+    seconds: of each measurement, about.
+  """
+  evaluate = jax.jit(lambda classifier, x: classifier(x))
+  rows = []
+  for batch in batches:
+    inputs = jnp.asarray(np.resize(images, (batch, *images.shape[1:])))
+    for _ in range(2):
+      jax.block_until_ready(evaluate(classifier, inputs))
+    times, start = [], time.perf_counter()
+    while time.perf_counter() - start < seconds or len(times) < 3:
+      begun = time.perf_counter()
+      jax.block_until_ready(evaluate(classifier, inputs))
+      times.append(time.perf_counter() - begun)
+    median = float(np.median(times))
+    rows.append({
+      'batch': batch, 'milliseconds': 1000 * median,
+      'images_per_second': batch / median,
+    })
+  return rows
+
+
+def describe(config, trained, part) -> dict:
+  """Returns what network and data are, by name."""
+  arrays = states.flatten(trained.network)
+  size = (*trained.classifier.image_size, trained.classifier.channels)
+  return {
+    'network': config.model.name,
+    'input': f'{size[0]} x {size[1]} pixels, {size[2]} channels',
+    'parameters': f'{registry.num_parameters(trained.network):,}',
+    'multiply-adds of an image': (
+      f'{registry.flops(trained.network, size) / 2e6:,.0f} million'
+    ),
+    'size of its arrays': (
+      f'{sum(x.nbytes for x in arrays.values()) / 2**20:.1f} MiB'
+    ),
+    'trained on': trained.metadata.data,
+    'assessed on': f'{len(part)} images of {part.description}',
+  }
+
+
+def _groups(part) -> tuple[str, ...] | None:
+  """Recordings, where some hold several images."""
+  groups = part.groups
+  return groups if len(set(groups)) < len(groups) else None
+
+
+def _baseline(key, splits, name):
+  size = (_BASELINE_SIDE,) * 2
+  train_images, images = (
+    image_sets.resize_all(part.images, size)
+    for part in (splits.train, getattr(splits, name))
+  )
+  fitted = linear_baseline.fit(train_images, splits.train.labels)
+  part = getattr(splits, name)
+  return assessment.assess(
+    key, linear_baseline.logits(fitted, images, len(part.class_names)),
+    part.labels, part.class_names, groups=_groups(part),
+  )
+
+
+def _write(workdir, facts, parts, speed, part, images, logits) -> None:
+  names = part.class_names
+  p = np.asarray(jax.nn.softmax(logits, axis=1))
+  answers, certainty = p.argmax(1), p.max(1)
+  runs.write_json(workdir / 'evaluation.json', {
+    'facts': facts, 'speed': speed,
+    'parts': {name: one.as_dict() for name, one in parts.items()},
+  })
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['image', 'label', 'answer', 'certainty', *names])
+  for i in range(len(part)):
+    writer.writerow([
+      part.names[i], names[part.labels[i]], names[answers[i]],
+      f'{certainty[i]:.6f}', *(f'{x:.6f}' for x in p[i]),
+    ])
+  files.write_text(workdir / 'predictions.csv', text.getvalue())
+  sheets = []
+  wrong = np.flatnonzero(answers != part.labels)
+  for title, chosen in (
+    (f'{len(wrong)} wrong answers, the most certain first',
+     wrong[np.argsort(-certainty[wrong])]),
+    ('The least certain answers', np.argsort(certainty)),
+  ):
+    chosen = chosen[:_SHEET_IMAGES]
+    if len(chosen):
+      figure = assessment_figures.plot_answers(
+        images[chosen], [names[k] for k in answers[chosen]],
+        [names[k] for k in part.labels[chosen]], certainty[chosen], title,
+      )
+      sheets.append((title, style.render_png(figure)))
+  title = f'{facts["network"]} on {len(part)} images'
+  files.write_text(
+    workdir / 'evaluation.html',
+    assessment_page.render(title, facts, parts, speed, sheets),
+  )
+
+
+if __name__ == '__main__':
+  app.run(runs.make_main(
+    lambda config, workdir: run(
+      config, workdir, with_baseline=_BASELINE.value
+    )
+  ))

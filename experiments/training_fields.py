@@ -1,0 +1,135 @@
+"""The fields of `config.training`: what they may be and what they decide."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+
+from ml_collections import ConfigDict
+import numpy as np
+
+from experiments import runs
+from jaxsens.training import loop
+from jaxsens.training import metrics
+
+# Learning rates for random initial values and for pretrained ones.
+_RATES = {False: 1e-3, True: 1e-4}
+# What `config.data` says about the analysis and not about the data.
+NOT_DATA = ('num_images', 'frame_width', 'only_recognised')
+# What `config.training` has beside the fields of `loop.Settings`, by default.
+_OPTIONS = {
+  'image_size': 0, 'precision': 'float32', 'class_weights': 'balanced',
+  'num_runs': 1, 'tensorboard': True,
+}
+# What has no effect on the trained network.
+_NOT_TRAINING = ('num_runs', 'tensorboard')
+# Fields that were in the hash before the others, which count where they are
+# set: a network stays what it is when there is one more option.
+HASHED = (
+  'image_size', 'num_epochs', 'batch_size', 'learning_rate', 'weight_decay',
+  'warmup_epochs', 'end_epoch', 'final_factor',
+)
+_PRECISIONS = ('float32', 'bfloat16')
+
+
+def training_hash(config: ConfigDict) -> str:
+  """Returns a hash of what decides the trained network."""
+  fields = decisive(config)
+  known = defaults()
+  training = {
+    name: value for name, value in fields['training'].items()
+    if name in HASHED or value != known.get(name)
+  }
+  parts = [fields['seed'], fields['data'], fields['model'], training]
+  text = json.dumps(parts, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def decisive(config: ConfigDict) -> dict:
+  """Returns the fields that decide the trained network."""
+  model = config.model.to_dict()
+  if config.training.image_size:
+    del model['image_size']
+  return {
+    'seed': config.seed,
+    'data': {k: v for k, v in config.data.items() if k not in NOT_DATA},
+    'model': model,
+    'training': {
+      k: v for k, v in config.training.to_dict().items()
+      if k not in _NOT_TRAINING
+    },
+  }
+
+
+def defaults() -> dict:
+  """Returns the fields of `config.training` that have a default, with it."""
+  return _OPTIONS | {
+    field.name: field.default for field in dataclasses.fields(loop.Settings)
+    if field.default is not dataclasses.MISSING
+  }
+
+
+def option(config: ConfigDict, name: str):
+  """Returns a field of `config.training` that may be absent."""
+  return config.training.get(name, _OPTIONS[name])
+
+
+def check(config: ConfigDict) -> None:
+  """Raises ValueError for fields that are unknown or make no sense."""
+  precisions = {
+    'precision': config.precision,
+    'training.precision': option(config, 'precision'),
+  }
+  for name, value in precisions.items():
+    if value not in _PRECISIONS:
+      raise ValueError(
+        f"{name} must be 'float32' or 'bfloat16', got {value!r}"
+      )
+  known = {*defaults(), 'num_epochs'}
+  for name in config.training:
+    if name not in known:
+      near = difflib.get_close_matches(name, known, 1)
+      hint = f'; did you mean {near[0]!r}?' if near else ''
+      raise ValueError(
+        f'config.training has no field {name!r}{hint} Known: '
+        f'{", ".join(sorted(known))}'
+      )
+  weights = option(config, 'class_weights')
+  if weights not in ('balanced', 'none'):
+    raise ValueError(
+      f"training.class_weights must be 'balanced' or 'none', got {weights!r}"
+    )
+  if config.training.num_epochs:
+    settings(config, pretrained=True)
+
+
+def settings(config: ConfigDict, pretrained: bool) -> loop.Settings:
+  """Returns how the network of a config is trained."""
+  fields = {
+    name: value for name, value in config.training.items()
+    if name not in _OPTIONS
+  }
+  fields['learning_rate'] = fields['learning_rate'] or _RATES[pretrained]
+  return loop.Settings(**fields)
+
+
+def class_weights(
+  config: ConfigDict, labels: np.ndarray, class_names: tuple[str, ...]
+) -> np.ndarray:
+  """Returns the weights (K,) of the classes of the training images.
+
+  A class without any has weight zero, whatever is asked for: its images in the
+  validation count in the scores and not in the loss.
+  """
+  weights = metrics.balanced_class_weights(labels, len(class_names))
+  empty = [
+    name for name, w in zip(class_names, weights, strict=True) if not w
+  ]
+  if empty:
+    runs.LOG.warning(
+      'No training images of %s: the network cannot learn to answer that',
+      ', '.join(empty),
+    )
+  if option(config, 'class_weights') == 'none':
+    return (weights > 0).astype(np.float32)
+  return weights

@@ -1,0 +1,137 @@
+"""Finds weight files by entry of the manifest, path or address, verified."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import hashlib
+import pathlib
+import re
+import urllib.parse
+
+import tqdm
+
+from jaxsens.weights import cache
+from jaxsens.weights import download
+from jaxsens.weights import manifest
+from jaxsens.weights import state_dicts
+
+# torch.hub's convention: the name ends in the first digits of the SHA-256.
+_DIGEST = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Where weights come from.
+
+  Attributes:
+    path: the file, on this machine.
+    digest: its SHA-256.
+    verified: what the digest was compared with, in words.
+    public: its entry of the manifest, or None.
+  """
+
+  path: pathlib.Path
+  digest: str
+  verified: str
+  public: manifest.PublicWeights | None = None
+
+
+def listing() -> str:
+  """Returns the manifest as a table, with what lies on this machine."""
+  rows = [('name', 'file', 'top-1', 'licence', 'here')]
+  for entry in manifest.PUBLIC_WEIGHTS.values():
+    rows.append((
+      entry.name, entry.filename,
+      '' if entry.top1 is None else f'{entry.top1:.2f}', entry.licence,
+      _state(entry),
+    ))
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = [
+    '  '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+    for row in rows
+  ]
+  return '\n'.join([*map(str.rstrip, lines), f'cache: {cache.folder()}'])
+
+
+def _state(entry: manifest.PublicWeights) -> str:
+  if cache.is_present(entry.filename):
+    return 'yes'
+  return 'no, can be fetched' if entry.is_downloadable else 'no'
+
+
+def find(
+  source: str | None, model: str | None, *, sha256: str = ''
+) -> Source:
+  """Returns the verified file of a source, fetched where needed.
+
+  Args:
+    source: entry of the manifest, its part behind the dot, file or address;
+      None is the usual entry of the model.
+    model: name of the network; None is that of the entry.
+    sha256: first digits that a file or address must have.
+
+  Raises:
+    FileNotFoundError: it is not there and cannot be had.
+    ValueError: it is none of these, or its digest is another.
+  """
+  name = source or model
+  if name is None:
+    raise ValueError('--model or --source is needed, or --list.')
+  if urllib.parse.urlsplit(name).scheme in ('http', 'https', 'file'):
+    return _from_address(name, sha256)
+  if pathlib.Path(name).is_file():
+    path = cache.verified(pathlib.Path(name), sha256)
+    return _source(path, f'the digits {sha256}' if sha256 else '')
+  if pathlib.Path(name).suffix in state_dicts.SUFFIXES:
+    raise FileNotFoundError(f'{name}: no such weight file.')
+  if model is not None and f'{model}.{name}' in manifest.PUBLIC_WEIGHTS:
+    name = f'{model}.{name}'
+  entry = manifest.find(name)
+  with progress_bar(entry.filename) as progress:
+    path = manifest.fetch(entry.name, progress=progress)
+  full = len(entry.sha256) == 64
+  return _source(
+    path, f'the {"" if full else "first digits of the "}manifest', entry
+  )
+
+
+def _from_address(url: str, sha256: str) -> Source:
+  filename = pathlib.PurePosixPath(urllib.parse.urlsplit(url).path).name
+  if pathlib.Path(filename).suffix not in state_dicts.SUFFIXES:
+    raise ValueError(
+      f'{url}: the address of a file is needed, one of '
+      f'{", ".join(state_dicts.SUFFIXES)}.'
+    )
+  found = _DIGEST.search(filename)
+  known = sha256 or (found.group(1) if found else '')
+  if not known:
+    # Two files of one name must not be taken for each other.
+    filename = f'{hashlib.sha256(url.encode()).hexdigest()[:8]}-{filename}'
+  with progress_bar(filename) as progress:
+    path = cache.fetch(filename, url, known, progress=progress)
+  return _source(path, f'the digits {known}' if known else '')
+
+
+def _source(path, verified, public=None) -> Source:
+  with open(path, 'rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  return Source(path, digest, verified, public)
+
+
+@contextlib.contextmanager
+def progress_bar(name: str) -> Iterator[download.Progress]:
+  """Yields a function that shows how much of a file is there."""
+  bars: list[tqdm.tqdm] = []
+
+  def show(have: int, total: int | None) -> None:
+    if not bars:
+      bars.append(tqdm.tqdm(
+        desc=name, total=total, unit='B', unit_scale=True, unit_divisor=1024,
+      ))
+    bars[0].update(have - bars[0].n)
+
+  try:
+    yield show
+  finally:
+    for bar in bars:
+      bar.close()

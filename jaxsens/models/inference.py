@@ -1,0 +1,179 @@
+"""Networks as they are run: batch norm folded, kernels in their fastest form.
+
+Nothing here knows an architecture. What follows what, and at which size, is
+observed while the network is traced once on an abstract image; a batch norm
+whose input is the result of a convolution is folded into it.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxsens import classifiers
+from jaxsens.models import convolutions
+from jaxsens.models import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """A convolution as it was met in a network.
+
+  Attributes:
+    name: its attribute path, joined by dots.
+    layer: the convolution.
+    norm_name: the path of the batch norm that takes its result, or None.
+    norm: that batch norm, or None.
+    input_shape: (H, W, C) of its input.
+    output_shape: (h, w, out) of its result.
+  """
+
+  name: str
+  layer: layers.Convolution
+  norm_name: str | None
+  norm: layers.BatchNorm | None
+  input_shape: tuple[int, int, int]
+  output_shape: tuple[int, int, int]
+
+
+def convolution_calls(
+  model: nnx.Module, image_shape: Sequence[int]
+) -> tuple[Call, ...]:
+  """Returns the convolutions of a network in the order in which they run.
+
+  Args:
+    model: any network made of `layers`; may be abstract.
+    image_shape: (H, W, C) of an image.
+  """
+  seen = []
+  graphdef, state = nnx.split(model)
+
+  def forward(state, images):
+    copy = nnx.merge(graphdef, state)
+    names = {
+      id(module): '.'.join(map(str, path))
+      for path, module in nnx.iter_modules(copy)
+    }
+    note = lambda layer, x, y: seen.append((names[id(layer)], layer, x, y))
+    with layers.observe(note):
+      return copy(images)
+
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  jax.eval_shape(forward, state, images)
+  own = {'.'.join(map(str, path)): m for path, m in nnx.iter_modules(model)}
+  norms = {
+    id(x): name for name, layer, x, _ in seen
+    if isinstance(layer, layers.BatchNorm)
+  }
+  return tuple(
+    Call(
+      name, own[name], norms.get(id(y)), own.get(norms.get(id(y))),
+      x.shape[1:], y.shape[1:],
+    )
+    for name, layer, x, y in seen if isinstance(layer, layers.Convolution)
+  )
+
+
+def prepare(
+  model: nnx.Module,
+  image_shape: Sequence[int],
+  *,
+  dtype: DTypeLike = jnp.float32,
+) -> nnx.Module:
+  """Returns the equivalent network for inference.
+
+      folded kernel[..., c] = kernel[..., c] f[c]
+      folded bias[c] = bias[c] + (bias of the convolution[c] - mean[c]) f[c]
+      f[c] = scale[c] / sqrt(var[c] + epsilon)
+
+  with the running moments; the folded batch norms have no arrays left. On CPU,
+  in float32, 3x3 kernels at stride 1 that act on at least a whole tile are
+  transformed for `convolutions.convolve_tiles`: ResNet18 runs 1.3 times as fast
+  at 64 pixels, 1.6 times at 224 (batch 8). On less than a tile reading the
+  larger kernels costs more than is gained.
+
+  Args:
+    model: a network with its running moments, left as it is.
+    image_shape: (H, W, C) of the images to come; the result is valid for every
+      H and W that the network takes.
+    dtype: of the convolutions, and so of their computation; heads stay float32.
+  """
+  model = nnx.clone(model)
+  dtype = jnp.dtype(dtype)
+  for call in convolution_calls(model, image_shape):
+    if call.norm is not None:
+      _fold(call.layer, call.norm)
+    _cast(call.layer, dtype)
+    if _is_tiled(call, dtype):
+      tiled = convolutions.tile_kernel(call.layer.kernel[...])
+      call.layer.kernel = nnx.Param(tiled)
+  if hasattr(model, 'dtype'):
+    model.dtype = dtype
+  return model
+
+
+def classifier(
+  model: nnx.Module,
+  *,
+  preprocess: Callable[[jax.Array], jax.Array],
+  class_names: Sequence[str],
+  image_size: tuple[int, int],
+  channels: int,
+  dtype: DTypeLike = jnp.float32,
+) -> classifiers.Classifier:
+  """Returns the classifier of a network, prepared for inference.
+
+  Args:
+    model: a trained network.
+    preprocess: normalisation that the network was trained with.
+    class_names: K names in the order of the logits.
+    image_size: (height, width) in pixels.
+    channels: 1 for gray, 3 for RGB.
+    dtype: see `prepare`.
+  """
+  return classifiers.from_flax(
+    prepare(model, (*image_size, channels), dtype=dtype),
+    preprocess=preprocess, class_names=class_names, image_size=image_size,
+    channels=channels,
+  )
+
+
+def _fold(convolution: layers.Convolution, norm: layers.BatchNorm) -> None:
+  mean, var = norm.moments()
+  factor = norm.scale[...] / jnp.sqrt(var + norm.epsilon)
+  before = convolution.bias[...] if hasattr(convolution, 'bias') else 0.0
+  convolution.kernel = nnx.Param(convolution.kernel[...] * factor)
+  convolution.bias = nnx.Param(norm.bias[...] + (before - mean) * factor)
+  for name in ('scale', 'bias', 'mean', 'var'):
+    delattr(norm, name)
+
+
+def _cast(convolution: layers.Convolution, dtype: jnp.dtype) -> None:
+  convolution.dtype = dtype
+  for name in ('kernel', 'bias'):
+    if hasattr(convolution, name):
+      array = getattr(convolution, name)[...].astype(dtype)
+      setattr(convolution, name, nnx.Param(array))
+
+
+def _is_tiled(call: Call, dtype: jnp.dtype) -> bool:
+  """Whether tiles are the fastest form on this platform."""
+  height, width, channels, _ = call.layer.kernel.shape
+  return (
+    jax.default_backend() == 'cpu'
+    and dtype == jnp.float32
+    and (height, width) == (3, 3)
+    and call.layer.stride == 1
+    and call.layer.padding in ('torch', 'same', 1)
+    and channels == call.input_shape[-1]
+    and channels >= _TILED_CHANNELS
+    and min(call.output_shape[:2]) >= convolutions.TILE_SIZE
+  )
+
+
+# Fewer channels leave the products of the tiles too thin.
+_TILED_CHANNELS = 16

@@ -1,0 +1,54 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import weld
+from experiments import evaluate
+from experiments import runs
+from jaxsens.models import registry
+from jaxsens.training import linear_baseline
+
+
+def test_linear_baseline_separates_what_is_linear_and_knows_absent_classes():
+  rng = np.random.default_rng(0)
+  labels = np.repeat([0, 2], 40)
+  images = rng.normal(size=(80, 6, 6, 1)) + labels[:, None, None, None]
+  model = linear_baseline.fit(images, labels)
+  found = linear_baseline.logits(model, images, 3)
+  assert np.mean(found.argmax(1) == labels) > 0.95
+  assert (found[:, 1] == -1e3).all()
+  with pytest.raises(ValueError, match='two classes'):
+    linear_baseline.fit(images, np.zeros(80, int))
+
+
+def test_flops_of_lenet_are_those_counted_by_hand():
+  model = registry.create('lenet', jax.random.key(0), 10)
+  multiply_adds = (
+    28**2 * 6 * 75 + 10**2 * 16 * 150 + 400 * 120 + 120 * 84 + 84 * 10
+  )
+  found = registry.flops(model, (32, 32, 3))
+  # Biases, maxima and comparisons on top.
+  assert 2 * multiply_adds < found < 2.2 * multiply_adds
+  assert registry.num_parameters(model) == 62_006
+
+
+def test_small_run_writes_page_numbers_and_predictions(tmp_path):
+  config = runs.resolve(weld.get_config('small'))
+  measures = evaluate.run(config, tmp_path)
+  document = json.loads((tmp_path / 'evaluation.json').read_text())
+  assert set(document['parts']) == {'test', 'linear baseline'}
+  found = document['parts']['test']
+  np.testing.assert_allclose(
+    found['measures']['accuracy']['value'], measures['accuracy']
+  )
+  confusion = np.array(found['confusion'])
+  np.testing.assert_allclose(
+    np.trace(confusion) / confusion.sum(), measures['accuracy']
+  )
+  lines = (tmp_path / 'predictions.csv').read_text().splitlines()
+  assert len(lines) == 1 + found['num_images']
+  page = (tmp_path / 'evaluation.html').read_text()
+  assert 'linear baseline' in page and 'images/s' in page
+  assert [row['batch'] for row in document['speed']] == [1, 8, 32]

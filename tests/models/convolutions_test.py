@@ -1,0 +1,222 @@
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsens.models import convolutions
+
+
+def _images(batch, size, channels):
+  rng = np.random.default_rng(1)
+  return rng.normal(size=(batch, size, size, channels)).astype(np.float32)
+
+
+@pytest.mark.parametrize('size', [1, 2, 7, 8])
+def test_max_pool_equals_reduce_window(size):
+  images = _images(2, size, 3)
+  expected = nnx.max_pool(images, (3, 3), (2, 2), ((1, 1), (1, 1)))
+  np.testing.assert_array_equal(convolutions.max_pool(images), expected)
+
+
+@pytest.mark.parametrize(
+  'size, stride, kernel_size',
+  [(1, 1, 3), (2, 1, 3), (3, 1, 3), (4, 2, 3), (9, 2, 3), (9, 1, 1), (9, 2, 7)],
+)
+def test_convolution_and_its_gradient_equal_xlas_at_every_size(
+  size, stride, kernel_size
+):
+  images = _images(2, size, 3)
+  rng = np.random.default_rng(2)
+  kernel = rng.normal(size=(kernel_size, kernel_size, 3, 4)).astype(np.float32)
+
+  def xla(images, kernel):
+    return jax.lax.conv_general_dilated(
+      images,
+      kernel,
+      (stride, stride),
+      ((kernel_size // 2, kernel_size // 2),) * 2,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+
+  ours = functools.partial(convolutions.convolve, stride=stride)
+  np.testing.assert_allclose(
+    ours(images, kernel), xla(images, kernel), atol=1e-4
+  )
+  for argument in (0, 1):
+    gradients = [
+      jax.grad(lambda *x, f=f: jnp.sum(f(*x) ** 2), argument)(images, kernel)
+      for f in (ours, xla)
+    ]
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('height, width', [(19, 20), (22, 25)])
+@pytest.mark.parametrize('padding', ['torch', 'same', 0])
+@pytest.mark.parametrize('size, out_channels', [(3, 8), (7, 8)])
+def test_stem_equals_xlas_in_every_mode_of_differentiation(
+  monkeypatch, height, width, padding, size, out_channels
+):
+  rng = np.random.default_rng(2)
+  images, tangent = (
+    jnp.asarray(rng.normal(size=(2, height, width, 3)), jnp.float32)
+    for _ in range(2)
+  )
+  kernel, step = (
+    jnp.asarray(rng.normal(size=(size, size, 3, out_channels)), jnp.float32)
+    for _ in range(2)
+  )
+  pads = {'torch': ((size // 2,) * 2,) * 2, 'same': 'SAME', 0: 'VALID'}
+
+  def xla(images, kernel):
+    return jax.lax.conv_general_dilated(
+      images, kernel, (2, 2), pads[padding],
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
+  ours = functools.partial(convolutions.convolve, stride=2, padding=padding)
+  assert 'custom_jvp' in str(jax.make_jaxpr(ours)(images, kernel))
+
+  def everything(f):
+    score = lambda *x: jnp.sum(jnp.sin(f(*x)))
+    gradients = jax.grad(score, (0, 1))
+    return {
+      'result': f(images, kernel),
+      'of both': gradients(images, kernel),
+      'of images': jax.grad(score)(images, kernel),
+      'of kernel': jax.grad(score, 1)(images, kernel),
+      'forward': jax.jvp(f, (images, kernel), (tangent, step)),
+      'hessian': jax.jvp(gradients, (images, kernel), (tangent, step)),
+      'mapped': jax.vmap(jax.grad(score), (0, None))(images[:, None], kernel),
+    }
+
+  actual, expected = jax.jit(lambda: (everything(ours), everything(xla)))()
+  for name, x in expected.items():
+    # Of the largest: sines of sums of 147 terms, and their derivatives.
+    jax.tree.map(
+      lambda a, e, name=name: np.testing.assert_allclose(
+        a, e, atol=2e-5 * np.abs(e).max(), err_msg=name
+      ),
+      actual[name], x,
+    )
+
+
+def test_other_platforms_and_images_run_the_plain_stem(monkeypatch):
+  kernel = jnp.ones((7, 7, 3, 4))
+  run = functools.partial(convolutions.convolve, stride=2)
+  for backend, channels in (('gpu', 3), ('cpu', 1)):
+    monkeypatch.setattr(jax, 'default_backend', lambda name=backend: name)
+    images = _images(1, 20, channels)
+    jaxpr = jax.make_jaxpr(run)(images, kernel[:, :, :channels])
+    assert 'custom_jvp' not in str(jaxpr)
+
+
+@pytest.mark.parametrize('height, width', [(1, 2), (4, 8), (7, 7), (14, 9)])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
+def test_convolution_by_tiles_and_its_gradient_equal_xlas(
+  height, width, dtype
+):
+  with jax.enable_x64(dtype == jnp.float64):
+    rng = np.random.default_rng(2)
+    images = jnp.asarray(rng.normal(size=(2, height, width, 8)), dtype)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 8, 5)), dtype)
+
+    def xla(images):
+      return jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), ((1, 1), (1, 1)),
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        precision=jax.lax.Precision.HIGHEST,
+      )
+
+    @jax.jit
+    def ours(images):
+      tiled = convolutions.tile_kernel(kernel)
+      return convolutions.convolve_tiles(images, tiled)
+
+    atol = 1e-3 if dtype == jnp.float32 else 1e-11
+    assert ours(images).dtype == dtype
+    np.testing.assert_allclose(ours(images), xla(images), atol=atol)
+    gradients = [
+      jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x))))(images)
+      for f in (ours, xla)
+    ]
+    np.testing.assert_allclose(*gradients, atol=10 * atol)
+
+
+@pytest.mark.parametrize('size', [2, 3, 4, 5, 9])
+@pytest.mark.parametrize('window, stride', [(3, 2), (2, 2), (3, 1)])
+@pytest.mark.parametrize('padding', [0, 1])
+def test_max_pool_with_ceil_equals_torchs(size, window, stride, padding):
+  torch = pytest.importorskip('torch', reason='torch is the oracle here')
+  if size + 2 * padding < window:
+    pytest.skip('no window fits')
+  images = _images(2, size, 3)
+  expected = torch.nn.functional.max_pool2d(
+    torch.from_numpy(images.transpose(0, 3, 1, 2)), window, stride, padding,
+    ceil_mode=True,
+  )
+  actual = convolutions.max_pool(
+    images, size=window, stride=stride, padding=padding, ceil=True
+  )
+  np.testing.assert_array_equal(actual, expected.numpy().transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize('size', [1, 2, 5, 8])
+@pytest.mark.parametrize('window, stride', [(3, 1), (3, 2), (5, 2), (1, 2)])
+@pytest.mark.parametrize('padding', ['torch', 'same', 0])
+def test_convolution_of_each_channel_equals_xlas_grouped_one(
+  size, window, stride, padding
+):
+  if padding == 0 and size < window:
+    pytest.skip('no window fits')
+  images = _images(2, size, 6)
+  rng = np.random.default_rng(2)
+  kernel = rng.normal(size=(window, window, 1, 6)).astype(np.float32)
+  pads = {'torch': ((window // 2,) * 2,) * 2, 'same': 'SAME', 0: 'VALID'}
+
+  def xla(images, kernel):
+    return jax.lax.conv_general_dilated(
+      images, kernel, (stride, stride), pads[padding],
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=6,
+    )
+
+  ours = functools.partial(
+    convolutions.convolve, stride=stride, padding=padding
+  )
+  np.testing.assert_allclose(
+    ours(images, kernel), xla(images, kernel), atol=1e-5
+  )
+  for argument in (0, 1):
+    gradients = [
+      jax.grad(lambda *x, f=f: jnp.sum(f(*x) ** 2), argument)(images, kernel)
+      for f in (ours, xla)
+    ]
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_other_platforms_run_the_grouped_convolution(monkeypatch):
+  images, kernel = _images(2, 7, 6), jnp.ones((3, 3, 1, 6))
+  expected = convolutions.convolve(images, kernel)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  jaxpr = str(jax.make_jaxpr(convolutions.convolve)(images, kernel))
+  assert 'feature_group_count=6' in jaxpr
+  np.testing.assert_allclose(
+    convolutions.convolve(images, kernel), expected, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize('side', [1, 5, 8, 224])
+@pytest.mark.parametrize('size, stride', [(1, 1), (3, 1), (3, 2), (7, 2)])
+def test_same_padding_equals_xlas(side, size, stride):
+  (top, bottom), _ = convolutions.padding_of('same', size, stride, (side, 9))
+  assert [(top, bottom)] == jax.lax.padtype_to_pads(
+    (side,), (size,), (stride,), 'SAME'
+  )
+
+
+def test_unknown_padding_is_refused():
+  with pytest.raises(ValueError, match="'same' or a number, got 'valid'"):
+    convolutions.padding_of('valid', 3, 1, (5, 5))
