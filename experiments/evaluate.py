@@ -11,6 +11,8 @@ as pictures; images per second, parameters, FLOPs, size; and a linear baseline
 (principal components, logistic regression) on the same split.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import csv
 import io
@@ -121,6 +123,20 @@ def measure_speed(
       'images_per_second': batch / median,
     })
   return rows
+
+
+def race(
+  calls: Mapping[str, Callable[[], object]], num_rounds: int = 7
+) -> dict[str, float]:
+  """Returns the median milliseconds of calls that take turns, once warm."""
+  times: dict[str, list[float]] = {name: [] for name in calls}
+  for i in range(num_rounds + 1):
+    for name, call in calls.items():
+      begun = time.perf_counter()
+      call()
+      if i:
+        times[name].append(time.perf_counter() - begun)
+  return {name: 1000 * float(np.median(t)) for name, t in times.items()}
 
 
 def describe(config, trained, part) -> dict:

@@ -83,6 +83,7 @@ def prepare(
   image_shape: Sequence[int],
   *,
   dtype: DTypeLike = jnp.float32,
+  tiles: bool = True,
 ) -> nnx.Module:
   """Returns the equivalent network for inference.
 
@@ -100,7 +101,8 @@ def prepare(
     model: a network with its running moments, left as it is.
     image_shape: (H, W, C) of the images to come; the result is valid for every
       H and W that the network takes.
-    dtype: of the convolutions, and so of their computation; heads stay float32.
+    dtype: of the convolutions, and so of their computation.
+    tiles: whether kernels may be transformed, which quadruples their memory.
   """
   model = nnx.clone(model)
   dtype = jnp.dtype(dtype)
@@ -108,7 +110,7 @@ def prepare(
     if call.norm is not None:
       _fold(call.layer, call.norm)
     _cast(call.layer, dtype)
-    if _is_tiled(call, dtype):
+    if tiles and _is_tiled(call, dtype):
       tiled = convolutions.tile_kernel(call.layer.kernel[...])
       call.layer.kernel = nnx.Param(tiled)
   if hasattr(model, 'dtype'):
