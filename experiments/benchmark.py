@@ -101,9 +101,7 @@ _PACKAGES = (
   'dm-pix', 'scikit-image',
 )  # fmt: skip
 
-_SUITE = flags.DEFINE_enum(
-  'suite', None, sorted(QUICK), 'What to measure.', required=True
-)
+_SUITE = flags.DEFINE_enum('suite', None, sorted(QUICK), 'What to measure.')
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write.')
 _QUICK = flags.DEFINE_bool('quick', False, 'Tiny sizes, to try it out.')
 _OPTIONS = flags.DEFINE_string(
@@ -291,6 +289,8 @@ def main(argv: list[str]) -> None:
   """Runs the suite that the flags ask for and prints its tables."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
+  if _SUITE.value is None:
+    raise app.UsageError(f'--suite is needed: {", ".join(sorted(QUICK))}')
   _LOG.setLevel(logging.INFO)
   flagged = {
     'sections': _SECTIONS.value, 'num_seeds': _SEEDS.value,

@@ -48,7 +48,11 @@ _BASELINE_SIDE = 64
 
 
 def run(
-  config: ConfigDict, workdir: pathlib.Path, *, with_baseline: bool = True
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  with_baseline: bool = True,
+  num_samples: int = 500,
 ) -> dict:
   """Assesses; returns the measures by name."""
   runs.start(config, workdir)
@@ -64,11 +68,13 @@ def run(
   logits = answer(classifier, images)
   parts = {name: assessment.assess(
     key_bootstrap, logits, part.labels, part.class_names,
-    groups=_groups(part),
+    groups=_groups(part), num_samples=num_samples,
   )}
   if with_baseline and len(splits.train):
     runs.LOG.info('Fitting the linear baseline')
-    parts['linear baseline'] = _baseline(key_bootstrap, splits, name)
+    parts['linear baseline'] = _baseline(
+      key_bootstrap, splits, name, num_samples
+    )
   speed = measure_speed(classifier, images)
   facts = describe(config, trained, part)
   _write(workdir, facts, parts, speed, part, images, logits)
@@ -164,7 +170,7 @@ def _groups(part) -> tuple[str, ...] | None:
   return groups if len(set(groups)) < len(groups) else None
 
 
-def _baseline(key, splits, name):
+def _baseline(key, splits, name, num_samples):
   size = (_BASELINE_SIDE,) * 2
   train_images, images = (
     image_sets.resize_all(part.images, size)
@@ -175,6 +181,7 @@ def _baseline(key, splits, name):
   return assessment.assess(
     key, linear_baseline.logits(fitted, images, len(part.class_names)),
     part.labels, part.class_names, groups=_groups(part),
+    num_samples=num_samples,
   )
 
 

@@ -163,7 +163,7 @@ def test_absent_and_failing_peers_are_logged(monkeypatch):
 def test_bad_options_are_refused(tmp_path):
   with pytest.raises(KeyError, match="did you mean 'brightness'"):
     perturbations.run(_ignore, names=['brightnes'], workdir=str(tmp_path))
-  with pytest.raises(ValueError, match='num_images: 33.*chunk_size 32'):
+  with pytest.raises(ValueError, match='num_images: 33.*chunk_size 8'):
     perturbations.run(_ignore, num_images=33, workdir=str(tmp_path))
   with pytest.raises(KeyError, match="did you mean 'frost'"):
     perturbations.run(_ignore, severities=['frots'], workdir=str(tmp_path))

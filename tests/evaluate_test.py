@@ -36,7 +36,7 @@ def test_flops_of_lenet_are_those_counted_by_hand():
 
 def test_small_run_writes_page_numbers_and_predictions(tmp_path):
   config = runs.resolve(weld.get_config('small'))
-  measures = evaluate.run(config, tmp_path)
+  measures = evaluate.run(config, tmp_path, num_samples=20)
   document = json.loads((tmp_path / 'evaluation.json').read_text())
   assert set(document['parts']) == {'test', 'linear baseline'}
   found = document['parts']['test']
