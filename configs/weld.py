@@ -100,6 +100,7 @@ def _training() -> ConfigDict:
   return ConfigDict({
     'image_size': 0,  # 0: that of the model
     'num_epochs': 8,
+    'fraction': 1.0,  # of the training images of each class that are used
     'batch_size': 32,
     'learning_rate': 0.0,  # 0: 1e-4 from pretrained weights, 1e-3 without
     'weight_decay': 1e-4,

@@ -27,6 +27,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
+import numpy as np
 
 from experiments import runs
 from experiments import training_fields
@@ -146,6 +147,7 @@ def _fit(key, model, pretrained, config, workdir, digest, splits) -> None:
     loop.LabelledImages(image_sets.resize_all(part.images, size), part.labels)
     for part in (splits.train, splits.validation)
   )
+  train = _part_of(key, train, training_fields.option(config, 'fraction'))
   runs.LOG.info(
     'Training %s on %d images, validating on %d: %s', config.model.name,
     len(train.labels), len(validation.labels), splits.train.description,
@@ -178,6 +180,24 @@ def _fit(key, model, pretrained, config, workdir, digest, splits) -> None:
     'num_validation': len(validation.labels),
     'history': [epoch.as_dict() for epoch in tuned.history],
   })
+
+
+def _part_of(key, data, fraction) -> loop.LabelledImages:
+  """Returns a share of the images of each class, at least one of each.
+
+  A larger share of the same key holds the smaller ones.
+  """
+  if fraction == 1:
+    return data
+  order = np.asarray(jax.random.permutation(key, len(data.labels)))
+  chosen = [
+    of_class[: max(1, round(fraction * len(of_class)))]
+    for of_class in (
+      order[data.labels[order] == k] for k in np.unique(data.labels)
+    )
+  ]
+  kept = np.sort(np.concatenate(chosen))
+  return loop.LabelledImages(data.images[kept], data.labels[kept])
 
 
 def _snapshots(config, workdir) -> snapshots.Snapshots:

@@ -19,7 +19,7 @@ NOT_DATA = ('num_images', 'frame_width', 'only_recognised')
 # What `config.training` has beside the fields of `loop.Settings`, by default.
 _OPTIONS = {
   'image_size': 0, 'precision': 'float32', 'class_weights': 'balanced',
-  'num_runs': 1, 'tensorboard': True,
+  'num_runs': 1, 'tensorboard': True, 'fraction': 1.0,
 }
 # What has no effect on the trained network.
 _NOT_TRAINING = ('num_runs', 'tensorboard')
@@ -98,6 +98,10 @@ def check(config: ConfigDict) -> None:
   if weights not in ('balanced', 'none'):
     raise ValueError(
       f"training.class_weights must be 'balanced' or 'none', got {weights!r}"
+    )
+  if not 0 < option(config, 'fraction') <= 1:
+    raise ValueError(
+      f"training.fraction must be in (0, 1], got {option(config, 'fraction')}"
     )
   if config.training.num_epochs:
     settings(config, pretrained=True)
