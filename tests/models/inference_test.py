@@ -10,6 +10,7 @@ from jaxsens import classifiers
 from jaxsens.models import inference
 from jaxsens.models import registry
 from jaxsens.models import states
+from tests.oracles import torchvision_networks
 
 # Sizes that leave every stage something and that each network takes.
 _SIZES = {'cnn': (64, 400), 'lenet': (32, 32)}
@@ -19,24 +20,9 @@ _NAMES = [name for name in registry.ARCHITECTURES if name != 'vgg16_bn']
 
 
 @functools.cache
-def network(name, num_classes=5, in_channels=1):
-  """Returns a network whose running moments are not the initial ones."""
-  made = registry.create(
-    name, jax.random.key(3), num_classes, in_channels=in_channels
-  )
-  rng = np.random.default_rng(0)
-  norms = {
-    call.norm_name
-    for call in inference.convolution_calls(
-      made, (*_size(name), in_channels)
-    )
-  }
-  arrays = {
-    path: x + rng.uniform(0.05, 0.5, x.shape)
-    if path.rpartition('.')[0] in norms else x
-    for path, x in states.flatten(made).items()
-  }
-  return states.replace(made, arrays)
+def network(name):
+  """Returns a gray network with random weights and running moments."""
+  return torchvision_networks.network(name, in_channels=1)
 
 
 def _size(name):
@@ -59,8 +45,9 @@ def test_prepared_network_equals_the_network_with_batch_norm(name):
   images = _images(2, _size(name))
   prepared = inference.prepare(model, images.shape[1:])
   expected = _infer(model, images)
+  # Rounding of up to 80 layers in sequence, which tiles make tenfold.
   np.testing.assert_allclose(
-    _infer(prepared, images), expected, atol=2e-5 * np.abs(expected).max()
+    _infer(prepared, images), expected, atol=1e-4 * np.abs(expected).max()
   )
   left = states.flatten(prepared)
   assert not [name for name in left if name.endswith(('mean', 'var', 'scale'))]
@@ -114,7 +101,7 @@ def test_classifier_normalises_and_folds():
   model = network('resnet18')
   classifier = inference.classifier(
     model, preprocess=classifiers.Normalise((0.5,), (0.5,)),
-    class_names=tuple('abcde'), image_size=(40, 40), channels=1,
+    class_names=tuple('abcdefg'), image_size=(40, 40), channels=1,
   )
   images = np.random.default_rng(0).random((2, 40, 40, 1), np.float32)
   np.testing.assert_allclose(
