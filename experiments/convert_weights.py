@@ -1,6 +1,7 @@
 """Fetches, verifies and converts weights of others, and writes them back.
 
     python -m experiments.convert_weights --list
+    python -m experiments.convert_weights --networks
     python -m experiments.convert_weights --model=resnet18
     python -m experiments.convert_weights --model=mobilenet_v2 --source=keras
     python -m experiments.convert_weights --model=resnet18 --source=mine.pth \\
@@ -86,6 +87,7 @@ class Request:
 def define_flags() -> None:
   """Defines the flags: `list`, and one per field of `Request`."""
   flags.DEFINE_bool('list', False, 'Print the manifest.')
+  flags.DEFINE_bool('networks', False, 'Print the networks.')
   flags.DEFINE_enum('format', 'orbax', FORMATS, 'What to write.')
   flags.DEFINE_enum(
     'padding', None, ('torch', 'same'), "By default the manifest's, or torch."
@@ -290,6 +292,9 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {argv[1:]}')
   absl_logging.set_verbosity(absl_logging.WARNING)
+  if flags.FLAGS.networks:
+    print(weight_sources.networks())
+    return
   if flags.FLAGS.list:
     print(weight_sources.listing())
     return

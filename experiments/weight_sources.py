@@ -8,8 +8,11 @@ import pathlib
 import re
 import urllib.parse
 
+from flax import nnx
+import jax
 import tqdm
 
+from jaxsens.models import registry
 from jaxsens.weights import cache
 from jaxsens.weights import download
 from jaxsens.weights import manifest
@@ -45,12 +48,41 @@ def listing() -> str:
       '' if entry.top1 is None else f'{entry.top1:.2f}', entry.licence,
       _state(entry),
     ))
+  return f'{_aligned(rows)}\ncache: {cache.folder()}'
+
+
+def networks() -> str:
+  """Returns the networks as a table: size, work, weights known, source.
+
+  FLOPs are of one RGB image of the published size; a multiply-add is two.
+  """
+  rows = [('name', 'parameters', 'GFLOPs', 'input', 'weights', 'source')]
+  for name, known in registry.ARCHITECTURES.items():
+    blank = nnx.eval_shape(lambda name=name, known=known: registry.create(
+      name, jax.random.key(0), known.num_classes
+    ))
+    entries = manifest.of_architecture(name)
+    height, width = known.image_size
+    rows.append((
+      name, f'{registry.num_parameters(blank):,}',
+      f'{registry.flops(blank, (height, width, 3)) / 1e9:.2g}',
+      f'{height} x {width}',
+      ', '.join(
+        f'{e.name.partition(".")[2]} ({e.licence})' for e in entries
+      ) or 'none',
+      known.source,
+    ))
+  return _aligned(rows)
+
+
+def _aligned(rows) -> str:
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [
-    '  '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+  return '\n'.join(
+    '  '.join(
+      cell.ljust(w) for cell, w in zip(row, widths, strict=True)
+    ).rstrip()
     for row in rows
-  ]
-  return '\n'.join([*map(str.rstrip, lines), f'cache: {cache.folder()}'])
+  )
 
 
 def _state(entry: manifest.PublicWeights) -> str:

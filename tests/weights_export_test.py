@@ -285,3 +285,13 @@ def test_suite_leaves_out_what_is_absent(tmp_path, monkeypatch):
   lines = []
   assert weights_suite.run(lines.append) == {}
   assert len(lines) == 2 and all(x.startswith('left out') for x in lines)
+
+
+def test_table_of_networks_has_their_sizes_and_weights():
+  lines = weight_sources.networks().splitlines()
+  rows = {line.split()[0]: line for line in lines[1:]}
+  assert rows.keys() == registry.ARCHITECTURES.keys()
+  assert '11,689,512' in rows['resnet18']
+  assert 'imagenet1k_v1 (BSD-3-Clause)' in rows['resnet18']
+  # 1.8 thousand million multiply-adds, fewer where the window is outside.
+  assert float(rows['resnet18'].split()[2]) == pytest.approx(3.6, rel=0.1)
