@@ -156,7 +156,8 @@ def _config(config, init, fraction, seed) -> ConfigDict:
   one.seed = seed
   one.model.init = init
   one.training.fraction = fraction
-  del one['comparison']
+  with one.unlocked():  # the flag's config takes no fields and loses none
+    del one['comparison']
   return one
 
 
