@@ -38,6 +38,8 @@ from jaxsens.reports import assessment_figures
 from jaxsens.reports import assessment_page
 from jaxsens.reports import style
 from jaxsens.training import linear_baseline
+from jaxsens.uncertainty import duq
+from jaxsens.uncertainty import scores
 
 _BASELINE = flags.DEFINE_bool(
   'linear_baseline', True, 'Fit the linear baseline as well.'
@@ -77,7 +79,8 @@ def run(
     )
   speed = measure_speed(classifier, images)
   facts = describe(config, trained, part)
-  _write(workdir, facts, parts, speed, part, images, logits)
+  certainty = certainty_of(classifier, logits)
+  _write(workdir, facts, parts, speed, part, images, logits, certainty)
   for measure, found in parts[name].measures.items():
     runs.LOG.info('%-24s %s', measure, assessment_page.describe(found))
   runs.LOG.info('Page: %s', workdir / 'evaluation.html')
@@ -95,6 +98,15 @@ def answer(
     padded = np.resize(chosen, (batch, *images.shape[1:]))
     batches.append(np.asarray(evaluate(classifier, padded))[: len(chosen)])
   return np.concatenate(batches)
+
+
+def certainty_of(
+  classifier: classifiers.Classifier, logits: np.ndarray
+) -> np.ndarray:
+  """Returns the largest softmax probability, or kernel, (N,)."""
+  if classifier.answers == 'log_kernels':
+    return np.asarray(duq.certainty(logits))
+  return np.asarray(scores.maximum_probability(logits))
 
 
 def measure_speed(
@@ -149,7 +161,12 @@ def describe(config, trained, part) -> dict:
   """Returns what network and data are, by name."""
   arrays = states.flatten(trained.network)
   size = (*trained.classifier.image_size, trained.classifier.channels)
-  return {
+  note = {}
+  if trained.classifier.answers == 'log_kernels':
+    note['probabilities'] = (
+      'kernels divided by their sum; certainty: the largest kernel'
+    )
+  return note | {
     'network': config.model.name,
     'input': f'{size[0]} x {size[1]} pixels, {size[2]} channels',
     'parameters': f'{registry.num_parameters(trained.network):,}',
@@ -185,10 +202,12 @@ def _baseline(key, splits, name, num_samples):
   )
 
 
-def _write(workdir, facts, parts, speed, part, images, logits) -> None:
+def _write(
+  workdir, facts, parts, speed, part, images, logits, certainty
+) -> None:
   names = part.class_names
   p = np.asarray(jax.nn.softmax(logits, axis=1))
-  answers, certainty = p.argmax(1), p.max(1)
+  answers = p.argmax(1)
   runs.write_json(workdir / 'evaluation.json', {
     'facts': facts, 'speed': speed,
     'parts': {name: one.as_dict() for name, one in parts.items()},

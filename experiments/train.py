@@ -43,6 +43,7 @@ from jaxsens.training import checkpoints
 from jaxsens.training import loop
 from jaxsens.training import repeats
 from jaxsens.training import snapshots
+from jaxsens.uncertainty import duq
 from jaxsens.weights import convert
 from jaxsens.weights import manifest
 
@@ -137,6 +138,7 @@ def train_or_restore(
     model, preprocess=_normalise(config), class_names=metadata.class_names,
     image_size=size, channels=metadata.channels,
     dtype=jnp.dtype(config.precision),
+    answers='log_kernels' if 'duq' in config else 'logits',
   )
   return Trained(classifier, model, metadata, restored)
 
@@ -162,6 +164,7 @@ def _fit(key, model, pretrained, config, workdir, digest, splits) -> None:
       key, model, train, validation, preprocess=_normalise(config),
       class_weights=weights,
       settings=settings,
+      objective=training_fields.objective(config),
       on_step=watched.show_step,
       on_epoch=watched.show_epoch,
       on_resume=watched.resume,
@@ -216,6 +219,8 @@ def _keep(model, pretrained, config, path, digest, splits) -> None:
       f'training.num_epochs is 0 and there are no weights of '
       f'{config.model.name}: model.init is {config.model.init!r}'
     )
+  if 'duq' in config:
+    raise ValueError('kernels are trained: training.num_epochs must not be 0')
   part = 'validation' if len(splits.validation) else 'test'
   chosen = getattr(splits, part)
   size = (config.model.image_size,) * 2
@@ -266,6 +271,29 @@ def _normalise(config) -> classifiers.Normalise:
 
 
 def _network(key, config, dtype='float32'):
+  """Returns the network that is trained."""
+  return _with_head(key, config, _plain_network(key, config, dtype))
+
+
+def _with_head(key, config, network):
+  """Returns the network with kernels for its head, if the config has some."""
+  if 'duq' not in config:
+    return network
+  source = sources.find(source_name(config))
+  num_classes = len(source.classes(config.data))
+  size = config.training.image_size or config.model.image_size
+  batch_size = config.training.batch_size
+  return duq.make_network(
+    jax.random.fold_in(key, 1),
+    registry.without_head(config.model.name, network), num_classes,
+    image_shape=(size, size, source.image_channels(config.data)),
+    num_dimensions=config.duq.num_dimensions or None,
+    length_scale=config.duq.length_scale,
+    initial_count=config.duq.initial_count or batch_size / num_classes,
+  )
+
+
+def _plain_network(key, config, dtype='float32'):
   source = sources.find(source_name(config))
   return registry.create(
     config.model.name, key, len(source.classes(config.data)),
@@ -275,7 +303,7 @@ def _network(key, config, dtype='float32'):
 
 
 def _options(config) -> dict:
-  """What the config says of the network beside its name."""
+  """What the config says of the network beside its name and its kernels."""
   return {
     name: config.model[name] for name in ('dropout', 'stem', 'padding')
     if name in config.model
@@ -284,7 +312,15 @@ def _options(config) -> dict:
 
 def _initial(key, config):
   """Returns the network and whether its values are pretrained."""
-  network = _network(key, config, training_fields.option(config, 'precision'))
+  network = _plain_network(
+    key, config, training_fields.option(config, 'precision')
+  )
+  network, pretrained = _filled(config, network)
+  return _with_head(key, config, network), pretrained
+
+
+def _filled(config, network):
+  """Returns the network with the weights of others, if it takes some."""
   if config.model.init == 'random':
     return network, False
   given = None if config.model.init == 'auto' else config.model.init

@@ -11,6 +11,8 @@ import numpy as np
 from experiments import runs
 from jaxsens.training import loop
 from jaxsens.training import metrics
+from jaxsens.training import objectives
+from jaxsens.uncertainty import duq_objective
 
 # Learning rates for random initial values and for pretrained ones.
 _RATES = {False: 1e-3, True: 1e-4}
@@ -29,6 +31,11 @@ HASHED = (
   'image_size', 'num_epochs', 'batch_size', 'learning_rate', 'weight_decay',
   'warmup_epochs', 'end_epoch', 'final_factor',
 )
+# What `config.duq` says of the search and not of the network.
+SEARCHED = ('length_scales', 'penalties')
+# Where the objective takes the other fields of `config.duq` from.
+_OBJECTIVE = ('penalty', 'decay', 'norm_power', 'sides', 'centroids')
+_HEAD = ('num_dimensions', 'length_scale', 'initial_count')
 _PRECISIONS = ('float32', 'bfloat16')
 
 
@@ -41,6 +48,8 @@ def training_hash(config: ConfigDict) -> str:
     if name in HASHED or value != known.get(name)
   }
   parts = [fields['seed'], fields['data'], fields['model'], training]
+  if 'duq' in fields:
+    parts.append(fields['duq'])
   text = json.dumps(parts, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -50,7 +59,12 @@ def decisive(config: ConfigDict) -> dict:
   model = config.model.to_dict()
   if config.training.image_size:
     del model['image_size']
-  return {
+  kernels = {}
+  if 'duq' in config:
+    kernels['duq'] = {
+      k: v for k, v in config.duq.to_dict().items() if k not in SEARCHED
+    }
+  return kernels | {
     'seed': config.seed,
     'data': {k: v for k, v in config.data.items() if k not in NOT_DATA},
     'model': model,
@@ -94,6 +108,7 @@ def check(config: ConfigDict) -> None:
         f'config.training has no field {name!r}{hint} Known: '
         f'{", ".join(sorted(known))}'
       )
+  objective(config)
   weights = option(config, 'class_weights')
   if weights not in ('balanced', 'none'):
     raise ValueError(
@@ -115,6 +130,25 @@ def settings(config: ConfigDict, pretrained: bool) -> loop.Settings:
   }
   fields['learning_rate'] = fields['learning_rate'] or _RATES[pretrained]
   return loop.Settings(**fields)
+
+
+def objective(config: ConfigDict) -> objectives.Objective | None:
+  """Returns what the network of a config minimises; None: cross-entropy.
+
+  Raises:
+    ValueError: a field of `config.duq` is unknown, missing or makes no sense.
+  """
+  if 'duq' not in config:
+    return None
+  known = {*_OBJECTIVE, *_HEAD, *SEARCHED}
+  if set(config.duq) - known or {*_OBJECTIVE, *_HEAD} - set(config.duq):
+    raise ValueError(
+      f'config.duq has the fields {sorted(config.duq)}, known are '
+      f'{sorted(known)}, of which only {SEARCHED} may be absent'
+    )
+  return duq_objective.Objective(
+    **{name: config.duq[name] for name in _OBJECTIVE}
+  )
 
 
 def class_weights(

@@ -64,6 +64,8 @@ _MAY_IMPORT = {
   'training.policies': ('perturbations', 'training.operations'),
   'training': ('classifiers', 'models', 'training', 'files'),
   'uncertainty': ('classifiers', 'uncertainty'),
+  'uncertainty.ensembles': ('models', 'training.checkpoints'),
+  'uncertainty.spectral': ('models',),
   'assessment': ('uncertainty',),
   'reports.assessment_figures': ('assessment', 'reports', 'uncertainty'),
   'reports.assessment_page': ('assessment', 'reports'),
