@@ -23,8 +23,9 @@ def test_max_pool_equals_reduce_window(size):
 
 @pytest.mark.parametrize(
   'size, stride, kernel_size',
-  [(1, 1, 3), (2, 1, 3), (3, 1, 3), (4, 2, 3), (9, 2, 3), (9, 1, 1), (9, 2, 1), (9, 2, 7)],
-)
+  [(1, 1, 3), (2, 1, 3), (3, 1, 3), (4, 2, 3), (9, 2, 3), (9, 1, 1), (9, 2, 1),
+   (9, 2, 7)],
+)  # fmt: skip
 def test_convolution_and_its_gradient_equal_xlas_at_every_size(
   size, stride, kernel_size
 ):
