@@ -14,6 +14,9 @@ or `--config.data.root=DIR` and `--config.model.init=FILE`.
 
 Variants, as `--config=configs/cifar10.py:NAME`:
 
+  train  the network is trained from random values on 15,000 images that were
+         compressed by JPEG, and tested on 10,000 (`cifar10_jpeg75_*.npz` in the
+         same folder): `experiments.train`, `experiments.evaluate`
   small  everything in seconds, for tests; its numbers mean nothing
 """
 
@@ -21,7 +24,7 @@ from ml_collections import ConfigDict
 
 from configs import weld
 
-_VARIANTS = ('', 'small')
+_VARIANTS = ('', 'train', 'small')
 
 
 def get_config(arg: str = '') -> ConfigDict:
@@ -30,7 +33,7 @@ def get_config(arg: str = '') -> ConfigDict:
     raise ValueError(f'configs/cifar10.py: unknown variant {arg!r}, expected '
                      f'one of {", ".join(filter(None, _VARIANTS))}')
   # Factors, perturbation, expansion and report are those of the welds.
-  config = weld.get_config(arg)
+  config = weld.get_config('small' if arg == 'small' else '')
   config.name = f'cifar10-{arg}' if arg else 'cifar10'
   config.data = ConfigDict({
     'name': 'cifar10',
@@ -47,9 +50,25 @@ def get_config(arg: str = '') -> ConfigDict:
     'init': 'auto',  # or a weight file
   })
   config.training.num_epochs = 0  # the weights are used as they are
+  if arg == 'train':
+    _train(config)
   # A milder camera tilt than that of the welds.
   config.factor_order = ('brightness', 'rotation', 'keystone')
   for fields in (config.factors, config.gpc.num_nodes, config.gpc.degrees):
     fields.keystone = fields.tilt
     del fields['tilt']
   return config
+
+
+def _train(config: ConfigDict) -> None:
+  config.data.form = 'jpeg'
+  config.data.validation_fraction = 0.1
+  config.model.init = 'random'
+  config.training.num_epochs = 40
+  config.training.end_epoch = 39
+  config.training.batch_size = 64
+  config.training.warmup_epochs = 2
+  config.training.final_factor = 0.0
+  config.training.flip = 0.5
+  config.training.crop = 'padded'
+  config.training.weight_decay = 5e-4

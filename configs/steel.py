@@ -37,6 +37,7 @@ def get_config(arg: str = '') -> ConfigDict:
     'root': '',  # folder that holds IMAGES; '' looks at JAXSENS_SHARED
     'validation_fraction': 0.15,
     'test_fraction': 0.15,
+    'skip_unreadable': False,  # leave such files out, counted and named
     'only_recognised': True,  # analyse images that the network recognises
     'frame_width': 0,
     'num_images': 2 if arg == 'small' else 6,

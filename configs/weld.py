@@ -79,6 +79,7 @@ def _data() -> ConfigDict:
     'root': '',  # real frames; '' looks at JAXSENS_DATA, then draws its own
     'held_out_groups': '',  # clips held back, comma-separated; '' chooses
     'combine_synthetic': 'auto',  # 'auto', 'always' or 'never'
+    'skip_unreadable': False,  # leave such files out, counted and named
     'synthetic_width': 128,  # pixels; frames have the aspect 800 : 974
     'synthetic_per_class': 340,  # training and validation together
     'validation_fraction': 0.2,
@@ -90,7 +91,7 @@ def _data() -> ConfigDict:
 def _model() -> ConfigDict:
   return ConfigDict({
     'name': 'resnet18',
-    'image_size': 64,  # pixels, height and width, in the analysis
+    'image_size': 64,  # pixels in the analysis; or (height, width)
     'dropout': 0.5,
     'init': 'auto',  # 'auto', 'random', or a weight file
   })
@@ -134,6 +135,7 @@ def _training() -> ConfigDict:
     'replacement_limit': 0,  # epochs until the best comes back; 0: never
     'num_runs': 1,  # trainings with seeds of their own, see experiments.train
     'tensorboard': True,
+    'placement': 'auto',  # of the training images; or 'device', 'host'
   })
 
 

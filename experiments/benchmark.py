@@ -3,6 +3,7 @@
     python -m experiments.benchmark --suite=evaluation
     python -m experiments.benchmark --suite=fit --output=fit.json
     python -m experiments.benchmark --suite=gpc --sections=functions,cifar
+    python -m experiments.benchmark --suite=models
     python -m experiments.benchmark --suite=perturbations
     python -m experiments.benchmark --suite=weights
 
@@ -80,6 +81,13 @@ QUICK = {
     'steel_recipe_images': 1,
     'steel_recipe_size': 400,
     'steel_truth_size': 64,
+  },
+  'models': {
+    'networks': ('lenet', 'squeezenet1_1'),
+    'batch_size': 2,
+    'image_size': 32,
+    'seconds': 0.01,
+    'num_rounds': 2,
   },
   'perturbations': {
     'names': ('brightness', 'rotation', 'gaussian_blur', 'gaussian_noise'),

@@ -19,11 +19,17 @@ expected one.
 with torchvision's names, layouts and shapes:
 
     network.load_state_dict(safetensors.torch.load_file('mine.safetensors'))
+
+What the checkpoint says of its network (dropout, stem, padding, normalisation,
+names of the classes) stands in the header and counts again where such a file is
+the source. torchvision's networks have neither another stem nor another
+padding; whoever runs such weights there has to make them.
 """
 
 from collections.abc import Iterator
 import csv
 import dataclasses
+import json
 import pathlib
 import sys
 from typing import Any
@@ -60,10 +66,12 @@ class Request:
     output: where to write; None is beside the cache.
     format: 'orbax' or 'safetensors'.
     num_classes: number of classes; None is that of the source.
-    channels: 3, or 1, which turns the stem into one for gray images.
+    channels: 3, or 1, which turns the stem into one for gray images; None is 3,
+      or what a file of this package says.
     entry: entry of a .pth file that holds the state dict.
     sha256: first digits of the SHA-256 of a file or address.
-    padding: 'torch' or 'same'; None is the manifest's, or 'torch'.
+    padding: 'torch' or 'same'; None is what the manifest or a file of this
+      package says, or 'torch'.
     batch_norm_epsilon: of the source, where it is unusual.
     allow_unused: pass over names that the network does not have.
     class_names: text file of one name per line, or csv with a column `name`,
@@ -75,7 +83,7 @@ class Request:
   output: str | None = None
   format: str = 'orbax'
   num_classes: int | None = None
-  channels: int = 3
+  channels: int | None = None
   entry: str | None = None
   sha256: str = ''
   padding: str | None = None
@@ -109,7 +117,7 @@ def define_flags() -> None:
     'num_classes', None, 'Number of classes; by default that of the source.'
   )
   flags.DEFINE_integer(
-    'channels', 3, '1 turns the stem into one for gray images.'
+    'channels', None, '1 turns the stem into one for gray images.'
   )
   flags.DEFINE_float(
     'batch_norm_epsilon', None, 'Of the source, where it is unusual.'
@@ -124,20 +132,34 @@ def convert_file(
   Raises:
     ValueError: the weights do not fit the network.
   """
-  channels, num_classes = request.channels, request.num_classes
-  public = source.public
-  model = request.model or (public.architecture if public else None)
+  num_classes, public = request.num_classes, source.public
+  own = weight_sources.own_facts(source.path)
+  model = (
+    request.model or own.get('architecture')
+    or (public.architecture if public else None)
+  )
   if model is None:
     raise ValueError(f'--model is needed to read {source.path}.')
+  if own.get('architecture', model) != model:
+    raise ValueError(
+      f'{source.path} holds a {own["architecture"]}, not a {model}.'
+    )
   known = registry.find(model)
+  channels = request.channels or own.get('channels', 3)
   state_dict = state_dicts.read(source.path, entry=request.entry)
   lines = [_describe(source, state_dict)]
   given_classes = _classes(state_dict, known)
   num_classes = given_classes if num_classes is None else num_classes
   how = public.preprocessing if public else manifest.Preprocessing()
-  options = {'padding': request.padding or how.padding}
-  if options['padding'] == 'torch':
-    options = {}
+  options = own.get('options', {'padding': how.padding})
+  if request.padding:
+    options = {**options, 'padding': request.padding}
+  if options.get('padding') == 'torch':
+    del options['padding']
+  given = how.normalise
+  if own:
+    given = classifiers.Normalise(tuple(own['mean']), tuple(own['std']))
+  kept = channels == own.get('channels', 3)
   make = lambda: registry.create(
     model, jax.random.key(0), num_classes, in_channels=channels, **options
   )
@@ -145,23 +167,26 @@ def convert_file(
   blank = nnx.eval_shape(make) if num_classes == given_classes else make()
   loaded = convert.load(
     model, blank, state_dict, epsilon=request.batch_norm_epsilon,
-    allow_unused=request.allow_unused, rgb=how.normalise, gray=GRAY,
+    allow_unused=request.allow_unused, rgb=given, gray=GRAY,
   )
-  lines += [*loaded.notes, *_left(loaded)]
-  if options:
-    lines.append("needs the padding 'same' of Keras wherever it runs")
+  lines += [*loaded.notes, *_left(loaded), *weight_sources.unusual(options)]
   arrays = states.flatten(loaded.model)
   lines.append(
     f'{model}: {sum(x.size for x in arrays.values()):,} values in '
     f'{len(arrays)} arrays, {num_classes} classes, {channels} channels'
   )
-  normalise = GRAY if channels == 1 else how.normalise
+  normalise = given if kept else GRAY
+  names = own.get('class_names', ())
+  if request.class_names or len(names) != num_classes:
+    names = _class_names(request.class_names, num_classes)
   facts = {
-    'architecture': model, 'num_classes': num_classes, 'channels': channels,
+    'architecture': model, 'class_names': tuple(names), 'channels': channels,
     'mean': normalise.mean, 'std': normalise.std, 'options': options,
-    'image_size': (how.crop,) * 2 if public else known.image_size,
-    'data': public.data if public else f'unknown, {source.path.name}',
+    'image_size': tuple(own.get('image_size', known.image_size)),
+    'data': own.get('data', f'unknown, {source.path.name}'),
   }
+  if public:
+    facts |= {'image_size': (how.crop,) * 2, 'data': public.data}
   return loaded.model, facts, lines
 
 
@@ -244,7 +269,12 @@ def write(
   path.parent.mkdir(parents=True, exist_ok=True)
   safetensors.write(
     path, convert.to_torchvision_names(model, metadata.architecture),
-    metadata={'format': 'pt', 'architecture': metadata.architecture},
+    metadata={
+      'format': 'pt', 'architecture': metadata.architecture,
+      weight_sources.HEADER: json.dumps({
+        name: getattr(metadata, name) for name in weight_sources.FACTS
+      }),
+    },
   )
   return path
 
@@ -255,6 +285,8 @@ def run(request: Request) -> pathlib.Path:
   if folder is not None and checkpoints.exists(folder):
     model, metadata = read_checkpoint(folder)
     print(f'{folder}: checkpoint of {metadata.architecture}')
+    for line in weight_sources.unusual(metadata.options):
+      print(line)
     name = f'{folder.resolve().parent.name}-{folder.name}'
   else:
     source = weight_sources.find(
@@ -262,7 +294,7 @@ def run(request: Request) -> pathlib.Path:
     )
     model, facts, lines = convert_file(source, request)
     print('\n'.join(lines))
-    metadata = _metadata(facts, source, request)
+    metadata = _metadata(facts, source)
     name = f'{facts["architecture"]}-{source.path.stem}'
   path = pathlib.Path(
     request.output or cache.folder().parent / 'converted' / name
@@ -273,17 +305,14 @@ def run(request: Request) -> pathlib.Path:
 
 
 def _metadata(
-  facts: dict[str, Any], source: weight_sources.Source, request: Request
+  facts: dict[str, Any], source: weight_sources.Source
 ) -> checkpoints.Metadata:
-  facts = dict(facts)
   public = source.public
   published = {} if public is None or public.top1 is None else {
     'published_top1': public.top1
   }
   return checkpoints.Metadata(
-    class_names=_class_names(request.class_names, facts.pop('num_classes')),
-    config_hash=f'sha256:{source.digest}',
-    metrics=published, **facts,
+    config_hash=f'sha256:{source.digest}', metrics=published, **facts
   )
 
 

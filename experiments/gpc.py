@@ -25,6 +25,7 @@ from experiments import limits
 from experiments import population_results
 from experiments import runs
 from experiments import train
+from experiments import training_fields
 from jaxsens import evaluation
 from jaxsens import factors
 from jaxsens import files
@@ -226,7 +227,7 @@ def make_chain(config: ConfigDict, space: factors.FactorSpace) -> chains.Chain:
     )
   if border != 'constant':
     options['fill'] = border
-  return chains.make_chain(space, (config.model.image_size,) * 2, **options)
+  return chains.make_chain(space, training_fields.image_size(config), **options)
 
 
 def make_settings(config: ConfigDict) -> sensitivity.Settings:
@@ -358,6 +359,11 @@ def _write_npz(path, **arrays) -> None:
   files.write_bytes(path, content.getvalue())
 
 
+def _pixels(config) -> str:
+  height, width = training_fields.image_size(config)
+  return f'{height}' if height == width else f'{height} x {width}'
+
+
 def provenance(
   config, trained, answers, evaluator, num_evaluations, seconds
 ) -> dict:
@@ -365,7 +371,7 @@ def provenance(
   metrics = trained.metadata.metrics
   runs_of = [answer.num_evaluations for answer in answers]
   return {
-    'model': f'{config.model.name}, {config.model.image_size} pixels, '
+    'model': f'{config.model.name}, {_pixels(config)} pixels, '
     f'{"restored" if trained.restored else "trained in this run"}',
     'validation_accuracy': metrics['validation_accuracy'],
     'num_evaluations': num_evaluations,

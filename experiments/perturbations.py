@@ -31,6 +31,7 @@ import tqdm
 
 from experiments import runs
 from experiments import train
+from experiments import training_fields
 from jaxsens import factors
 from jaxsens import files
 from jaxsens.perturbations import chains
@@ -72,7 +73,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
     return _write_severities(
       key, image, described, _SEVERITIES.value, workdir / 'perturbations'
     )
-  size = (config.model.image_size,) * 2
+  size = training_fields.image_size(config)
   families = {}
   for name in tqdm.tqdm(registry.names(), unit='perturbation'):
     found = registry.get(name)

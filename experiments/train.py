@@ -2,12 +2,14 @@ r"""Trains the classifier of a config, or restores the one trained before.
 
   python -m experiments.train --config=configs/weld.py
 
-`experiments.gpc` does the same on first use. The checkpoint lies in the run
-directory; a run with other settings of the analysis but the same data, model
-and training takes it over from there. A training that was interrupted, however
-hard, goes on from the snapshot of its last epoch (`training` in the run
-directory) and ends with bitwise the same network. `events` there is for
-TensorBoard.
+`experiments.gpc` does the same on first use. The run directory holds two
+checkpoints, `checkpoint` with the network of the best epoch, which is what
+everything else reads, and `last` with that of the last one; a run with other
+settings of the analysis but the same data, model and training takes them over
+from there. A training that was interrupted, however hard, goes on from the
+snapshot of its last epoch (`training` in the run directory, written while the
+next epoch runs) and ends with bitwise the same network; then the snapshots are
+removed. `events` there is for TensorBoard.
 
   python -m experiments.train --config=configs/steel.py \
     --config.training.num_runs=5
@@ -19,7 +21,6 @@ standard deviation and interval to `runs.json` and `runs.txt`.
 from collections.abc import Callable
 import dataclasses
 import pathlib
-import shutil
 import time
 
 from absl import app
@@ -29,6 +30,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
+from experiments import neighbours
 from experiments import runs
 from experiments import training_fields
 from experiments import watching
@@ -89,6 +91,7 @@ def load_data(key: jax.Array, config: ConfigDict) -> image_sets.Splits:
     validation_fraction=config.data.validation_fraction,
     held_out_groups=groups.split(',') if groups else None,
     combine_synthetic=config.data.combine_synthetic,
+    skip_unreadable=config.data.get('skip_unreadable', False),
   )
 
 
@@ -119,21 +122,26 @@ def train_or_restore(
   key_init, key_fit = jax.random.split(key)
   path = workdir / 'checkpoint'
   digest = training_fields.training_hash(config)
-  restored = checkpoints.exists(path) or _take_over(path, digest)
-  if restored and not _trained_as(path, digest):
+  kept = _snapshots(config, workdir)
+  found = checkpoints.exists(path)
+  restored = found or neighbours.take_over(path, digest)
+  if restored and not neighbours.trained_as(path, digest):
     # Names the fields, where they are known; below only the hash is.
-    _snapshots(config, workdir).last()
+    kept.last()
+  elif restored and (not found or kept.has_remains()):
+    kept.finish()
   if not restored:
     model, pretrained = _initial(key_init, config)
     if config.training.num_epochs:
-      _fit(key_fit, model, pretrained, config, workdir, digest, splits())
+      _fit(key_fit, model, pretrained, config, workdir, digest, splits(), kept)
     else:
       _keep(model, pretrained, config, path, digest, splits())
+    kept.finish()
   model, metadata = checkpoints.restore(
     path, nnx.eval_shape(lambda: _network(key_init, config)),
     expected={'config_hash': digest},
   )
-  size = (config.model.image_size,) * 2
+  size = training_fields.image_size(config)
   classifier = inference.classifier(
     model, preprocess=_normalise(config), class_names=metadata.class_names,
     image_size=size, channels=metadata.channels,
@@ -143,8 +151,18 @@ def train_or_restore(
   return Trained(classifier, model, metadata, restored)
 
 
-def _fit(key, model, pretrained, config, workdir, digest, splits) -> None:
-  size = (config.training.image_size or config.model.image_size,) * 2
+def _fit(
+  key, model, pretrained, config, workdir, digest, splits, kept
+) -> None:
+  for name, part in (
+    ('training', splits.train), ('validation', splits.validation)
+  ):
+    if not len(part):
+      raise ValueError(
+        f'no {name} images in {part.description}: every class needs some for '
+        'each part'
+      )
+  size = training_fields.training_size(config)
   train, validation = (
     loop.LabelledImages(image_sets.resize_all(part.images, size), part.labels)
     for part in (splits.train, splits.validation)
@@ -168,13 +186,12 @@ def _fit(key, model, pretrained, config, workdir, digest, splits) -> None:
       on_step=watched.show_step,
       on_epoch=watched.show_epoch,
       on_resume=watched.resume,
-      snapshots=_snapshots(config, workdir),
+      snapshots=kept,
+      placement=training_fields.option(config, 'placement'),
     )
   watched.finish(tuned, class_names)
-  best = tuned.history[tuned.best_epoch].validation
   data = splits.train.description
-  path = workdir / 'checkpoint'
-  _save(path, tuned.model, config, size, data, digest, best, {
+  metrics = {
     'pretrained': pretrained,
     'learning_rate': settings.learning_rate,
     'best_epoch': tuned.best_epoch,
@@ -182,7 +199,16 @@ def _fit(key, model, pretrained, config, workdir, digest, splits) -> None:
     'num_train': len(train.labels),
     'num_validation': len(validation.labels),
     'history': [epoch.as_dict() for epoch in tuned.history],
-  })
+  }
+  # The best one last: where it is, the training is over.
+  for name, model, epoch in (
+    ('last', tuned.last, len(tuned.history) - 1),
+    ('checkpoint', tuned.model, tuned.best_epoch),
+  ):
+    scored = tuned.history[epoch].validation
+    _save(workdir / name, model, config, size, data, digest, scored, {
+      'epoch': epoch, **metrics
+    })
 
 
 def _part_of(key, data, fraction) -> loop.LabelledImages:
@@ -223,7 +249,7 @@ def _keep(model, pretrained, config, path, digest, splits) -> None:
     raise ValueError('kernels are trained: training.num_epochs must not be 0')
   part = 'validation' if len(splits.validation) else 'test'
   chosen = getattr(splits, part)
-  size = (config.model.image_size,) * 2
+  size = training_fields.image_size(config)
   scored = loop.evaluate(
     model,
     loop.LabelledImages(
@@ -327,7 +353,12 @@ def _filled(config, network):
   rgb = classifiers.IMAGENET
   if given in manifest.PUBLIC_WEIGHTS:
     path = manifest.fetch(given)
-    rgb = manifest.find(given).preprocessing.normalise
+    how = manifest.find(given).preprocessing
+    rgb = how.normalise
+    if how.padding != config.model.get('padding', 'torch'):
+      runs.LOG.warning(
+        'The weights %s were trained with model.padding=%s', given, how.padding
+      )
   else:
     path = manifest.find_pretrained(config.model.name, path=given)
   if path is None:
@@ -346,29 +377,8 @@ def _filled(config, network):
   return loaded.model, True
 
 
-def _take_over(path: pathlib.Path, digest: str) -> bool:
-  """Copies a checkpoint of the same training from a neighbouring run."""
-  for other in sorted(path.parent.parent.glob('*/checkpoint')):
-    if checkpoints.exists(other) and _trained_as(other, digest):
-      runs.LOG.info('Taking over the trained network of %s', other.parent)
-      partial = path.with_name('checkpoint.partial')
-      shutil.rmtree(partial, ignore_errors=True)
-      shutil.copytree(other, partial)
-      partial.rename(path)
-      return True
-  return False
-
-
 def _frame_size(width: int) -> tuple[int, int]:
   return synthetic_weld.frame_size(width)
-
-
-def _trained_as(path, digest) -> bool:
-  try:
-    return checkpoints.read_metadata(path).config_hash == digest
-  except ValueError as error:
-    runs.LOG.warning('Passing over a neighbouring checkpoint: %s', error)
-    return False
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> dict:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from experiments import runs
+from jaxsens.training import batches
 from jaxsens.training import loop
 from jaxsens.training import metrics
 from jaxsens.training import objectives
@@ -21,10 +22,10 @@ NOT_DATA = ('num_images', 'frame_width', 'only_recognised')
 # What `config.training` has beside the fields of `loop.Settings`, by default.
 _OPTIONS = {
   'image_size': 0, 'precision': 'float32', 'class_weights': 'balanced',
-  'num_runs': 1, 'tensorboard': True, 'fraction': 1.0,
+  'num_runs': 1, 'tensorboard': True, 'fraction': 1.0, 'placement': 'auto',
 }
 # What has no effect on the trained network.
-_NOT_TRAINING = ('num_runs', 'tensorboard')
+_NOT_TRAINING = ('num_runs', 'tensorboard', 'placement')
 # Fields that were in the hash before the others, which count where they are
 # set: a network stays what it is when there is one more option.
 HASHED = (
@@ -66,7 +67,11 @@ def decisive(config: ConfigDict) -> dict:
     }
   return kernels | {
     'seed': config.seed,
-    'data': {k: v for k, v in config.data.items() if k not in NOT_DATA},
+    'data': {
+      k: v for k, v in config.data.items()
+      # What was there before the option skipped nothing.
+      if k not in NOT_DATA and (k != 'skip_unreadable' or v)
+    },
     'model': model,
     'training': {
       k: v for k, v in config.training.to_dict().items()
@@ -81,6 +86,36 @@ def defaults() -> dict:
     field.name: field.default for field in dataclasses.fields(loop.Settings)
     if field.default is not dataclasses.MISSING
   }
+
+
+def image_size(config: ConfigDict) -> tuple[int, int]:
+  """Returns height and width in pixels of the images of the analysis.
+
+  Raises:
+    ValueError: `model.image_size` is neither a number nor two of them, or one
+      is not positive.
+  """
+  return _size('model.image_size', config.model.image_size)
+
+
+def training_size(config: ConfigDict) -> tuple[int, int]:
+  """Returns height and width in pixels of the images that are trained on.
+
+  Raises:
+    ValueError: as `image_size`, of `training.image_size` where that is set.
+  """
+  given = config.training.image_size
+  return _size('training.image_size', given) if given else image_size(config)
+
+
+def _size(name, given) -> tuple[int, int]:
+  pair = (given,) * 2 if isinstance(given, int) else tuple(given)
+  if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+    raise ValueError(
+      f'{name} must be one positive number of pixels or (height, width), got '
+      f'{given!r}'
+    )
+  return pair
 
 
 def option(config: ConfigDict, name: str):
@@ -109,6 +144,9 @@ def check(config: ConfigDict) -> None:
         f'{", ".join(sorted(known))}'
       )
   objective(config)
+  image_size(config)
+  training_size(config)
+  batches.check_placement(option(config, 'placement'))
   weights = option(config, 'class_weights')
   if weights not in ('balanced', 'none'):
     raise ValueError(

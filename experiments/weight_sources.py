@@ -1,11 +1,14 @@
 """Finds weight files by entry of the manifest, path or address, verified."""
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import hashlib
+import json
 import pathlib
 import re
+from typing import Any
 import urllib.parse
 
 from flax import nnx
@@ -16,10 +19,18 @@ from jaxsens.models import registry
 from jaxsens.weights import cache
 from jaxsens.weights import download
 from jaxsens.weights import manifest
+from jaxsens.weights import safetensors
 from jaxsens.weights import state_dicts
 
 # torch.hub's convention: the name ends in the first digits of the SHA-256.
 _DIGEST = re.compile(r'-([0-9a-f]{8,64})\.\w+$')
+HEADER = 'jaxsens'
+"""Entry of the header of a .safetensors file that was written here."""
+FACTS = (
+  'architecture', 'options', 'class_names', 'image_size', 'channels', 'mean',
+  'std', 'data',
+)
+"""What stands there in JSON, fields of `checkpoints.Metadata`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,3 +178,29 @@ def progress_bar(name: str) -> Iterator[download.Progress]:
   finally:
     for bar in bars:
       bar.close()
+
+
+def own_facts(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what stands under `HEADER` in a file, {} where nothing does.
+
+  Raises:
+    ValueError: the header is damaged.
+  """
+  if path.suffix != '.safetensors':
+    return {}
+  text = safetensors.read_metadata(path).get(HEADER)
+  try:
+    facts = json.loads(text or '{}')
+    if facts and not set(FACTS) <= facts.keys():
+      raise ValueError(f'expected the fields {FACTS}, got {sorted(facts)}')
+  except (ValueError, AttributeError) as error:
+    raise ValueError(f'{path}: damaged entry {HEADER!r}: {error}') from error
+  return facts
+
+
+def unusual(options: Mapping[str, Any]) -> Iterator[str]:
+  """Says in what the network is not that of torchvision."""
+  if options.get('padding', 'torch') != 'torch':
+    yield f"needs the padding {options['padding']!r} of Keras wherever it runs"
+  if options.get('stem', 'imagenet') != 'imagenet':
+    yield f'needs the stem {options["stem"]!r} wherever it runs'

@@ -1,3 +1,4 @@
+import csv
 import json
 import sys
 
@@ -6,9 +7,13 @@ import numpy as np
 import pytest
 
 from configs import weld
+from experiments import convert_weights
+from experiments import evaluate
 from experiments import export
 from experiments import runs
+from experiments import train
 from jaxsens import classifiers
+from jaxsens.data import image_sets
 from jaxsens.models import inference
 from jaxsens.models import registry
 from jaxsens.models import states
@@ -63,6 +68,34 @@ def test_missing_package_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'jax2onnx', None)
   with pytest.raises(ImportError, match='pip install jax2onnx onnxruntime'):
     export.to_onnx(_classifier())
+
+
+def test_network_of_another_form_is_exported_and_assessed_in_it(tmp_path):
+  config = weld.get_config('small')
+  options = {'stem': 'cifar', 'padding': 'same', 'dropout': 0.3}
+  config.model.update({'name': 'squeezenet1_1_reduced7', 'init': 'random'})
+  config.model.update(options)
+  config = runs.resolve(config)
+  export.run(config, tmp_path, ('stablehlo',))
+  network, metadata = convert_weights.read_checkpoint(tmp_path / 'checkpoint')
+  assert metadata.options == options
+  images = _images(3)
+  expected = network(classifiers.Normalise((0.5,), (0.5,))(images))
+  path = tmp_path / 'export' / 'classifier.stablehlo'
+  np.testing.assert_allclose(
+    export.read_stablehlo(path)(images), expected,
+    atol=1e-4 * np.abs(expected).max(),
+  )
+  evaluate.run(config, tmp_path, with_baseline=False, num_samples=5)
+  rows = list(csv.DictReader((tmp_path / 'predictions.csv').open()))
+  facts = json.loads((tmp_path / 'evaluation.json').read_text())['facts']
+  assert facts['network'] == 'squeezenet1_1_reduced7' and rows
+  # The same images, answered by the checkpoint alone.
+  part = train.load_data(runs.split_keys(config)[0], config).test
+  pixels = image_sets.resize_all(part.images, metadata.image_size)
+  logits = network(classifiers.Normalise(metadata.mean, metadata.std)(pixels))
+  answers = [metadata.class_names[k] for k in np.argmax(logits, 1)]
+  assert [row['answer'] for row in rows] == answers
 
 
 def test_run_writes_file_and_report(tmp_path):

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
+from orbax import checkpoint as ocp
 import pytest
 
 from jaxsens.models import states
+from jaxsens.training import batches
 from jaxsens.training import loop
 from jaxsens.training import snapshots
 from tests import training_test
@@ -82,9 +83,20 @@ import sys
 import jax
 import numpy as np
 from jaxsens.models import states
+from jaxsens.training import loop
+from jaxsens.training import scoring
 from tests import training_test
 assert jax.local_device_count() == 8
-found = []
+found, forward, counts = [], scoring._forward, []
+
+def counted(*arguments):
+  answers = forward(*arguments)
+  counts.append(len(answers.sharding.device_set))
+  rows = {shard.data.shape[0] for shard in answers.addressable_shards}
+  assert rows == {len(answers) // counts[-1]}, rows
+  return answers
+
+scoring._forward = counted
 for devices in (jax.local_devices(), jax.local_devices()[:1]):
   tuned = training_test._fine_tune(
     num_epochs=2, batch_size=16, crop='padded', flip=0.5, mixup=0.2,
@@ -92,16 +104,38 @@ for devices in (jax.local_devices(), jax.local_devices()[:1]):
   )
   arrays = states.flatten(tuned.model)
   found.append(({n: np.asarray(x) for n, x in arrays.items()},
-                [e.train_loss for e in tuned.history]))
+                [[e.train_loss, e.validation.loss] for e in tuned.history]))
+  assert {x.sharding.num_devices for x in arrays.values()} == {1}
+# 21 images in batches of 16, two epochs, divided over all devices and over one.
+assert counts == 4 * [8] + 4 * [1], counts
 (a, losses), (b, expected) = found
 for name in a:
   np.testing.assert_allclose(a[name], b[name], atol=2e-4, err_msg=name)
 np.testing.assert_allclose(losses, expected, rtol=1e-4)
+# Scores and logits of the same network; 5 and 20 are no multiples of 8.
+mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ('data',))
+images = training_test.VALIDATION.images
+for size in (5, 20):
+  answers = [
+    loop.predict(
+      tuned.model, images, preprocess=training_test.GRAY, batch_size=size,
+      mesh=m
+    ) for m in (mesh, None)
+  ]
+  np.testing.assert_allclose(*answers, atol=1e-5)
+scores = [
+  loop.evaluate(
+    tuned.model, training_test.VALIDATION, preprocess=training_test.GRAY,
+    class_weights=np.ones(3), mesh=m
+  ) for m in (mesh, None)
+]
+assert scores[0].scores == scores[1].scores
+np.testing.assert_allclose(scores[0].loss, scores[1].loss, rtol=1e-6)
 print('equal')
 """
 
 
-def test_eight_devices_train_the_network_of_one():
+def test_eight_devices_train_and_validate_as_one():
   process = _start(
     program=_SHARDED, XLA_FLAGS='--xla_force_host_platform_device_count=8'
   )
@@ -125,13 +159,76 @@ def test_snapshots_of_another_training_are_refused_field_by_field(tmp_path):
   assert 'training.rate: written with 0.1, now 0.2' in message
   assert 'training.flip: written with absent, now 0.5' in message
   assert 'batch' not in message and str(tmp_path) in message
-  # A finished training gives its network back without an update.
+  # A training that has all its epochs gives its network back without an update.
   epochs = []
   tuned = training_test._fine_tune(
     snapshots=_kept(tmp_path, rate=0.1, batch=4), on_epoch=epochs.append,
     **options,
   )
   assert not epochs and len(tuned.history) == 1
+
+
+def test_finished_training_leaves_what_decided_it_and_no_arrays(tmp_path):
+  kept = _kept(tmp_path, rate=0.1)
+  tuned = training_test._fine_tune(snapshots=kept, num_epochs=3)
+  assert kept.last().epoch == 2 and kept.has_remains()
+  kept.finish()
+  assert [path.name for path in tmp_path.iterdir()] == ['finished.json']
+  assert kept.last() is None and not kept.has_remains()
+  with pytest.raises(ValueError, match='rate: written with 0.1, now 0.2'):
+    _kept(tmp_path, rate=0.2).last()
+  # Where its network was removed, the same training begins anew and is kept.
+  epochs = []
+  again = training_test._fine_tune(
+    snapshots=_kept(tmp_path, rate=0.1), num_epochs=3, on_epoch=epochs.append
+  )
+  assert len(epochs) == 3
+  for one, two in ((tuned.model, again.model), (tuned.last, again.last)):
+    for name, array in states.flatten(one).items():
+      np.testing.assert_array_equal(array, states.flatten(two)[name])
+  assert _kept(tmp_path, rate=0.1).last().epoch == 2
+
+
+def test_what_a_killed_removal_leaves_is_no_snapshot(tmp_path, monkeypatch):
+  kept = _kept(tmp_path)
+  training_test._fine_tune(snapshots=kept, num_epochs=2)
+  with monkeypatch.context() as patched:
+    patched.setattr(snapshots.Snapshots, '_remove_all', lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      kept.finish()
+  arrays = tmp_path / 'epoch_0001'
+  assert arrays.is_dir() and kept.has_remains()
+  next(f for f in arrays.rglob('*') if f.is_file()).unlink()
+  assert _kept(tmp_path).last() is None
+  _kept(tmp_path).finish()
+  assert [path.name for path in tmp_path.iterdir()] == ['finished.json']
+
+
+def test_snapshots_are_written_while_the_next_epoch_runs(tmp_path, monkeypatch):
+  calls = []
+
+  class Recorded(ocp.StandardCheckpointer):
+    def save(self, *arguments, **options):
+      super().save(*arguments, **options)
+      calls.append('save')
+
+    def wait_until_finished(self):
+      super().wait_until_finished()
+      calls.append('wait')
+
+  # Its `save` returns once the arrays are copied.
+  assert issubclass(ocp.StandardCheckpointer, ocp.AsyncCheckpointer)
+  monkeypatch.setattr(snapshots.ocp, 'StandardCheckpointer', Recorded)
+  kept, array = _kept(tmp_path), np.arange(3.0)
+  for epoch in (0, 1):
+    kept.save(epoch, {'a': array}, {'best_epoch': 0}, best_epoch=0)
+    # Nobody has waited for it.
+    assert calls[-1] == 'save'
+    array += 100
+  kept.close()
+  for epoch, expected in ((0, [0, 1, 2]), (1, [100, 101, 102])):
+    found = kept.find(epoch).arrays({'a': array})
+    np.testing.assert_array_equal(found['a'], expected)
 
 
 def test_loss_that_is_no_number_keeps_the_snapshot_before(tmp_path):
@@ -201,18 +298,45 @@ def test_training_images_of_one_class_or_a_single_one_are_refused():
       training_test._fine_tune(train=data)
 
 
-def test_set_too_large_for_the_device_trains_the_same_network(monkeypatch):
-  from jaxsens.training import batches
-
-  resident = training_test._fine_tune()
-  make = batches.Feeder
-  monkeypatch.setattr(
-    batches, 'Feeder', lambda *a, **k: make(*a, **k, device_bytes=10)
-  )
-  gathered = training_test._fine_tune()
+@pytest.mark.parametrize('placement', ['host', 'auto'])
+def test_set_too_large_for_the_device_trains_the_same_network(
+  monkeypatch, placement
+):
+  resident = training_test._fine_tune(placement='device')
+  if placement == 'auto':
+    monkeypatch.setattr(batches, 'free_bytes', lambda devices: 10)
+  gathered = training_test._fine_tune(placement=placement)
   np.testing.assert_allclose(
     gathered.history[0].train_loss, resident.history[0].train_loss, rtol=1e-6
   )
-  assert jax.tree.structure(gathered.model) == jax.tree.structure(
-    resident.model
-  )
+  arrays = states.flatten(resident.model)
+  for name, array in states.flatten(gathered.model).items():
+    np.testing.assert_allclose(array, arrays[name], atol=1e-5, err_msg=name)
+
+
+def test_set_that_must_be_on_the_device_and_does_not_fit_is_refused():
+  train = training_test.TRAIN
+  needed = train.images.nbytes + train.labels.nbytes
+  feeder = batches.Feeder(train, 16, placement='device', device_bytes=needed)
+  assert feeder.is_resident
+  fits = batches.Feeder(train, 16, device_bytes=needed - 1)
+  assert not fits.is_resident
+  assert not batches.Feeder(train, 16, placement='host').is_resident
+  # 70 images of 8 x 8 float32 and as many int32 labels.
+  message = r"70 .*\(8, 8, 1\) take 18,200 bytes, of which 18,199 .*'host'"
+  with pytest.raises(ValueError, match=message):
+    batches.Feeder(train, 16, placement='device', device_bytes=needed - 1)
+  with pytest.raises(ValueError, match="'auto', 'device', 'host'.*got 'disk'"):
+    training_test._fine_tune(placement='disk')
+
+
+def test_images_may_take_half_of_what_the_fullest_device_has_free():
+  class Device:
+    def __init__(self, **stats):
+      self.memory_stats = lambda: stats or None
+
+  large = Device(bytes_limit=1000, bytes_in_use=100)
+  full = Device(bytes_limit=1000, bytes_in_use=600)
+  assert batches.free_bytes([large]) == 450
+  assert batches.free_bytes([large, full]) == 200
+  assert batches.free_bytes([large, Device()]) == 4 * 2**30

@@ -2,16 +2,22 @@
 
 import json
 import logging
+import pathlib
 
+from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
 from configs import cifar10
 from configs import steel
 from configs import weld
+from experiments import convert_weights
 from experiments import runs
 from experiments import train
 from experiments import training_fields
+from jaxsens.models import states
+from jaxsens.training import checkpoints
+from jaxsens.training import snapshots
 
 
 def test_an_option_left_at_its_default_leaves_the_hash_as_it_was():
@@ -80,6 +86,11 @@ def test_several_seeds_give_a_table_and_restore(tmp_path):
     )
     values.append(metadata['metrics']['validation_loss'])
     assert len(list((directory / 'events').iterdir())) == 1
+    # Best and last are kept, and of the snapshots what decided them.
+    kept = checkpoints.read_metadata(directory / 'last')
+    assert kept.metrics['epoch'] == 0 and kept.architecture == 'lenet'
+    left = [path.name for path in (directory / 'training').iterdir()]
+    assert left == ['finished.json']
   found = summary['measures']['validation_loss']
   np.testing.assert_allclose(found['mean'], np.mean(values))
   np.testing.assert_allclose(found['std'], np.std(values, ddof=1))
@@ -91,3 +102,87 @@ def test_several_seeds_give_a_table_and_restore(tmp_path):
   config.training.update({'flip': 0.5, 'num_runs': 1})
   with pytest.raises(ValueError, match='training.flip: written with 0.0'):
     train.run(config, tmp_path / 'seed_0')
+
+
+def _lenet_config(**training):
+  config = runs.resolve(weld.get_config('small'))
+  config.model.update({'name': 'lenet', 'dropout': 0.0, 'init': 'random'})
+  config.training.update({'tensorboard': False, **training})
+  return config
+
+
+def test_best_and_last_network_are_those_of_their_epochs(tmp_path):
+  # So high a rate after the first epoch that it remains the best.
+  config = _lenet_config(
+    num_epochs=3, optimizer='sgd', learning_rate=1e-3, schedule='multistep',
+    milestones=(1,), milestone_factor=1e3, clip_norm=1.0,
+  )
+  train.run(config, tmp_path / 'a')
+  best, last = (
+    convert_weights.read_checkpoint(tmp_path / 'a' / name)
+    for name in ('checkpoint', 'last')
+  )
+  assert best[1].metrics['epoch'] == best[1].metrics['best_epoch'] == 0
+  assert last[1].metrics['epoch'] == 2
+  history = last[1].metrics['history']
+  assert last[1].metrics['validation_loss'] == history[2]['validation']['loss']
+  assert best[1].metrics['validation_loss'] == history[0]['validation']['loss']
+  best, last = (states.flatten(network) for network, _ in (best, last))
+  assert any((best[name] != last[name]).any() for name in best)
+  # A neighbour takes both over, and refuses another training by its fields.
+  other = config.copy_and_resolve_references()
+  other.gpc.max_evaluations = 65
+  train.run(other, tmp_path / 'b')
+  taken, _ = convert_weights.read_checkpoint(tmp_path / 'b' / 'last')
+  for name, array in states.flatten(taken).items():
+    np.testing.assert_array_equal(array, last[name])
+  other.training.momentum = 0.5
+  with pytest.raises(ValueError, match='training.momentum: written with 0.9'):
+    train.run(other, tmp_path / 'b')
+
+
+def test_remains_of_a_finished_training_go_when_it_is_restored(
+  tmp_path, monkeypatch
+):
+  config = _lenet_config()
+  with monkeypatch.context() as patched:
+    patched.setattr(snapshots.Snapshots, 'finish', lambda self: None)
+    train.run(config, tmp_path)
+  folder = tmp_path / 'training'
+  assert (folder / 'epoch_0000').is_dir()
+  train.run(config, tmp_path)
+  assert [path.name for path in folder.iterdir()] == ['finished.json']
+
+
+def test_loss_that_is_no_number_leaves_the_snapshot_and_no_checkpoint(tmp_path):
+  config = _lenet_config(
+    num_epochs=3, optimizer='sgd', schedule='multistep', milestones=(1,),
+    milestone_factor=1e36, momentum=0.0,
+  )
+  with pytest.raises(FloatingPointError, match='snapshot of epoch 0 is kept'):
+    train.run(config, tmp_path)
+  assert (tmp_path / 'training' / 'epoch_0000').is_dir()
+  assert not (tmp_path / 'checkpoint').exists()
+  config.training.clip_norm = 1.0
+  with pytest.raises(ValueError, match='training.clip_norm: written with 0.0'):
+    train.run(config, tmp_path)
+
+
+@pytest.mark.parametrize('size', [0, -3, (32,), (32, 0), (1, 2, 3)])
+def test_image_size_that_cannot_be_is_named(size):
+  config = _lenet_config()
+  model = config.model.to_dict() | {'image_size': size}
+  config.model = ConfigDict(model)
+  with pytest.raises(ValueError, match='model.image_size must be one positive'):
+    train.run(config, pathlib.Path('unused'))
+
+
+def test_placement_decides_no_training_and_an_unknown_one_is_named():
+  config = _lenet_config()
+  digest = train.training_hash(config)
+  config.training.placement = 'host'
+  assert train.training_hash(config) == digest
+  training_fields.check(config)
+  config.training.placement = 'disk'
+  with pytest.raises(ValueError, match="placement.*got 'disk'"):
+    training_fields.check(config)

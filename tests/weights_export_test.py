@@ -3,6 +3,7 @@
 No test needs the network or files of others.
 """
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -24,6 +25,7 @@ from jaxsens.training import checkpoints
 from jaxsens.weights import convert
 from jaxsens.weights import manifest
 from jaxsens.weights import safetensors
+from tests.oracles import torchvision_networks
 from tests.oracles import torchvision_ops
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -44,7 +46,10 @@ def _network(name, num_classes=5, seed=0, **options):
   def draw(name, shape):
     kind = name.rpartition('.')[2]
     if kind == 'kernel':
-      return rng.normal(size=shape) * (2 / np.prod(shape[:-1])) ** 0.5
+      # The 10^8 values of VGG repeat after a prime number of them.
+      values = rng.standard_normal(min(np.prod(shape), 1_000_003), np.float32)
+      scale = np.float32((2 / np.prod(shape[:-1])) ** 0.5)
+      return scale * np.resize(values, shape)
     if kind in ('var', 'scale'):
       return rng.uniform(0.8, 1.2, shape)
     return 0.1 * rng.normal(size=shape)
@@ -70,8 +75,6 @@ def _answer(network, images):
 )
 def test_network_written_here_runs_in_torchvision(tmp_path, name, options):
   torchvision = torchvision_ops.import_torchvision()
-  import torch
-
   network = _network(name, **options)
   path = tmp_path / 'a.safetensors'
   safetensors.write(
@@ -83,14 +86,46 @@ def test_network_written_here_runs_in_torchvision(tmp_path, name, options):
   )
   theirs = getattr(torchvision.models, name)(num_classes=5).eval()
   theirs.load_state_dict(library.load_file(path), strict=True)
+  _check_same_logits(network, theirs)
+
+
+def _check_same_logits(network, theirs):
   images = np.random.default_rng(1).normal(size=(2, 64, 64, 3))
   images = images.astype(np.float32)
-  with torch.no_grad():
-    expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
+  expected = torchvision_networks.peer_logits(theirs, images)
   assert np.ptp(expected) > 0.01
   np.testing.assert_allclose(
-    _answer(network, images), expected, atol=1e-4 * np.abs(expected).max()
+    torchvision_networks.logits(network, images), expected,
+    atol=1e-4 * np.abs(expected).max(),
   )
+
+
+@pytest.mark.parametrize('name', [
+  'resnet34', 'resnet50', 'mobilenet_v2', 'mobilenet_v3_small',
+  'mobilenet_v3_large', 'efficientnet_b0', 'efficientnet_b1',
+  'shufflenet_v2_x1_0', 'squeezenet1_0', 'vgg16_bn',
+])
+def test_state_dict_fills_torchvisions_network_and_comes_back(name):
+  torchvision = torchvision_ops.import_torchvision()
+  import torch
+
+  network = _network(name)
+  # No initial values are drawn: every array must be in the state dict.
+  with torch.device('meta'):
+    theirs = getattr(torchvision.models, name)(num_classes=5).eval()
+  theirs.load_state_dict({
+    n: torch.from_numpy(x)
+    for n, x in convert.to_torchvision_names(network, name).items()
+  }, strict=True, assign=True)
+  _check_same_logits(network, theirs)
+  loaded = convert.load(
+    name, _abstract(name, 5), {n: x.numpy() for n, x in
+                               theirs.state_dict().items()},
+  )
+  assert not loaded.fresh and not loaded.notes
+  wanted = states.flatten(network)
+  for path, array in states.flatten(loaded.model).items():
+    np.testing.assert_array_equal(array, wanted[path], err_msg=path)
 
 
 def test_safetensors_file_is_read_back_and_by_the_library(tmp_path):
@@ -185,6 +220,70 @@ def test_checkpoint_knows_the_form_of_its_network(tmp_path):
   np.testing.assert_array_equal(
     names['fc.weight'], network.fc[1].kernel[...].T
   )
+
+
+def test_checkpoint_of_another_form_converts_there_and_back_and_runs(
+  tmp_path, capsys
+):
+  name = 'shufflenet_v2_x1_0'
+  options = {'dropout': 0.2, 'stem': 'cifar', 'padding': 'same'}
+  network = _network(name, 3, in_channels=1, **options)
+  metadata = checkpoints.Metadata(
+    architecture=name, class_names=('a', 'b', 'c'), image_size=(16, 24),
+    channels=1, mean=(0.4,), std=(0.3,), data='none', config_hash='abc',
+    metrics={'accuracy': 0.5}, options=options,
+  )
+  checkpoints.save(tmp_path / 'c', network, metadata)
+  path = convert_weights.run(convert_weights.Request(
+    source=str(tmp_path / 'c'), format='safetensors',
+    output=str(tmp_path / 'file'),
+  ))
+  printed = capsys.readouterr().out
+  assert "padding 'same'" in printed and "stem 'cifar'" in printed
+  # Nothing but the file says what it is.
+  folder = convert_weights.run(convert_weights.Request(
+    source=str(path), output=str(tmp_path / 'd')
+  ))
+  assert "stem 'cifar'" in capsys.readouterr().out
+  restored, found = convert_weights.read_checkpoint(folder)
+  for field in dataclasses.fields(found):
+    if field.name not in ('config_hash', 'metrics'):
+      expected = getattr(metadata, field.name)
+      assert getattr(found, field.name) == expected, field.name
+  images = np.random.default_rng(3).normal(size=(2, 16, 24, 1))
+  images = images.astype(np.float32)
+  expected = torchvision_networks.logits(network, images)
+  actual = torchvision_networks.logits(restored, images)
+  np.testing.assert_array_equal(actual, expected)
+  # The arrays alone would fit a network that answers something else.
+  other = states.replace(
+    _abstract(name, 3, in_channels=1, **(options | {'padding': 'torch'})),
+    states.flatten(network),
+  )
+  answers = torchvision_networks.logits(other, images)
+  assert np.abs(answers - expected).max() > 1e-2 * np.abs(expected).max()
+  with pytest.raises(ValueError, match='holds a shufflenet.*not a resnet18'):
+    convert_weights.run(convert_weights.Request(
+      source=str(path), model='resnet18'
+    ))
+  names = tmp_path / 'names.txt'
+  names.write_text('x\ny\n')
+  with pytest.raises(ValueError, match='2 class names for 3 classes'):
+    convert_weights.run(convert_weights.Request(
+      source=str(path), class_names=str(names)
+    ))
+
+
+def test_header_of_safetensors_is_read_and_a_damaged_one_refused(tmp_path):
+  path = tmp_path / 'a.safetensors'
+  safetensors.write(path, {'w': np.zeros(2)}, metadata={'jaxsens': '{"a"'})
+  assert safetensors.read_metadata(path) == {'jaxsens': '{"a"'}
+  request = convert_weights.Request(model='lenet', source=str(path))
+  with pytest.raises(ValueError, match="damaged entry 'jaxsens'"):
+    convert_weights.run(request)
+  path.write_bytes(path.read_bytes()[:30])
+  with pytest.raises(ValueError, match='a.safetensors: damaged safetensors'):
+    safetensors.read_metadata(path)
 
 
 def test_source_is_found_by_entry_file_or_address(tmp_path, monkeypatch):

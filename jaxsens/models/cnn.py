@@ -21,6 +21,7 @@ from jax.typing import DTypeLike
 
 from jaxsens.models import convolutions
 from jaxsens.models import layers
+from jaxsens.models import networks
 
 IMAGE_SIZE = (64, 400)
 """Height and width for which the network was published, pixels."""
@@ -52,7 +53,7 @@ class Features(nnx.List):
     return x
 
 
-class CNN(nnx.Module):
+class CNN(networks.Network):
   """Four convolutions and three linear layers.
 
   Attributes:
@@ -101,18 +102,7 @@ class CNN(nnx.Module):
       layers.linear(32, num_classes, rngs=rngs),
     ])  # fmt: skip
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns what the last layer takes, (B, 32), float32.
-
-    Raises:
-      ValueError: the images have another size.
-    """
+  def _embed(self, images, train, key):
     if images.shape[1:3] != self.image_size:
       raise ValueError(
         f'images must have {self.image_size} pixels, got shape {images.shape}.'
@@ -127,24 +117,8 @@ class CNN(nnx.Module):
       x = layers.relu(layers.dropout(x, self.dropout, train=train, key=key))
     return x
 
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits of normalised images.
-
-    Args:
-      images: (B, H, W, C).
-      train: drop features in the head.
-      key: key of the dropout; needed in training when there is dropout.
-
-    Returns:
-      Logits (B, K), float32.
-    """
-    return self.classifier[6](self.embed(images, train=train, key=key))
+  def _head(self, x, train, key):
+    return self.classifier[6](x)
 
 
 def _last_side(side: int) -> int:

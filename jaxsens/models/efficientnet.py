@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 
 from jaxsens.models import inverted_residual
 from jaxsens.models import layers
+from jaxsens.models import networks
 
 # Factor of the width, size of the filters, stride of the first block, channels
 # out, number of blocks.
@@ -33,7 +34,7 @@ _STAGES = (
 )
 
 
-class EfficientNet(nnx.Module):
+class EfficientNet(networks.Network):
   """Stem, stages, 1x1 convolution, mean over the image, linear head.
 
   Attributes:
@@ -91,40 +92,12 @@ class EfficientNet(nnx.Module):
       ),
     ])
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns what the head takes, (B, D), float32."""
-    return layers.mean_pool(self.features(images, train=train, key=key))
-
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits of normalised images.
-
-    Args:
-      images: (B, H, W, C).
-      train: normalise by the moments of the batch, update the running ones,
-        leave branches out and drop features before the head.
-      key: key of what is dropped; needed in training unless nothing is.
-
-    Returns:
-      Logits (B, K), float32.
-    """
+  def _logits(self, images, train, key):
     depth_key = drop_key = None
     if train and key is not None:
       depth_key, drop_key = jax.random.split(key)
-    drop, head = self.classifier
-    x = self.embed(images, train=train, key=depth_key)
-    return head(layers.dropout(x, drop.rate, train=train, key=drop_key))
+    x = self._embed(images, train, depth_key)
+    return networks.drop_and_project(x, *self.classifier, train, drop_key)
 
 
 def _efficientnet(

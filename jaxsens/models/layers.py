@@ -45,6 +45,11 @@ def observe(observer: Observer) -> Iterator[None]:
     _OBSERVER.reset(token)
 
 
+def is_observed() -> bool:
+  """Whether an observer is shown what runs."""
+  return _OBSERVER.get() is not None
+
+
 def _shown(layer: nnx.Module, x: jax.Array, y: jax.Array) -> jax.Array:
   observer = _OBSERVER.get()
   if observer is not None:

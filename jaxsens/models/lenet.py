@@ -18,12 +18,13 @@ from jax.typing import DTypeLike
 
 from jaxsens.models import convolutions
 from jaxsens.models import layers
+from jaxsens.models import networks
 
 IMAGE_SIZE = (32, 32)
 """Height and width that the first linear layer calls for, pixels."""
 
 
-class LeNet(nnx.Module):
+class LeNet(networks.Network):
   """Two convolutions and three linear layers.
 
   Attributes:
@@ -81,36 +82,13 @@ class LeNet(nnx.Module):
       x = convolutions.max_pool(x, size=2, padding=0)
     return x
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns what the last layer takes, (B, 84), float32."""
+  def _embed(self, images, train, key):
     x = self.features(images)
     x = x.transpose(0, 3, 1, 2).reshape(len(x), -1).astype(jnp.float32)
     return layers.relu(self.fc2(layers.relu(self.fc1(x))))
 
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits of normalised images.
-
-    Args:
-      images: (B, 32, 32, C).
-      train: without effect, the network has neither dropout nor statistics.
-      key: without effect.
-
-    Returns:
-      Logits (B, K), float32.
-    """
-    return self.fc3(self.embed(images))
+  def _head(self, x, train, key):
+    return self.fc3(x)
 
 
 def lenet(

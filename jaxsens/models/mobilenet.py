@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 
 from jaxsens.models import inverted_residual
 from jaxsens.models import layers
+from jaxsens.models import networks
 
 # Factor of the width, channels out, number of blocks, stride of the first one.
 _V2 = (
@@ -114,7 +115,7 @@ class LinearBottleneck(nnx.Module):
     return x + y if self.is_residual else y
 
 
-class MobileNetV2(nnx.Module):
+class MobileNetV2(networks.Network):
   """Stem, bottlenecks, 1x1 convolution, mean over the image, linear head.
 
   Attributes:
@@ -161,40 +162,11 @@ class MobileNetV2(nnx.Module):
       ),
     ])
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns what the head takes, (B, D), float32."""
-    return layers.mean_pool(self.features(images, train=train, key=key))
-
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits of normalised images.
-
-    Args:
-      images: (B, H, W, C).
-      train: normalise by the moments of the batch, update the running ones and
-        drop features before the head.
-      key: key of the dropout; needed in training with dropout.
-
-    Returns:
-      Logits (B, K), float32.
-    """
-    drop, head = self.classifier
-    x = self.embed(images, train=train)
-    return head(layers.dropout(x, drop.rate, train=train, key=key))
+  def _head(self, x, train, key):
+    return networks.drop_and_project(x, *self.classifier, train, key)
 
 
-class MobileNetV3(nnx.Module):
+class MobileNetV3(networks.Network):
   """Stem, blocks, 1x1 convolution, mean over the image, two linear layers.
 
   Attributes:
@@ -247,29 +219,12 @@ class MobileNetV3(nnx.Module):
       dense(num_features, num_classes),
     ])
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns what the head takes, (B, D), float32."""
+  def _embed(self, images, train, key):
     linear, activation, _, _ = self.classifier
-    x = layers.mean_pool(self.features(images, train=train, key=key))
-    return activation(linear(x))
+    return activation(linear(super()._embed(images, train, key)))
 
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits (B, K) of images, see `MobileNetV2`."""
-    _, _, drop, head = self.classifier
-    x = self.embed(images, train=train)
-    return head(layers.dropout(x, drop.rate, train=train, key=key))
+  def _head(self, x, train, key):
+    return networks.drop_and_project(x, *self.classifier[2:], train, key)
 
 
 def _mobilenet(

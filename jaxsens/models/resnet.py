@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 
 from jaxsens.models import convolutions
 from jaxsens.models import layers
+from jaxsens.models import networks
 
 
 class BasicBlock(nnx.Module):
@@ -94,7 +95,7 @@ def _shortcut_of(block, x, train):
   return norm(convolution(x), train=train)
 
 
-class ResNet(nnx.Module):
+class ResNet(networks.Network):
   """Stem, four stages of residual blocks, mean over the image, linear head.
 
   Attributes:
@@ -158,39 +159,10 @@ class ResNet(nnx.Module):
         x = block(x, train=train)
     return x
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns what the head takes, (B, D), float32."""
-    return layers.mean_pool(self.features(images, train=train, key=key))
-
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits of normalised images.
-
-    Args:
-      images: (B, H, W, C).
-      train: normalise by the moments of the batch, update the running ones and
-        drop features before the head.
-      key: key of the dropout; needed in training when the head has dropout.
-
-    Returns:
-      Logits (B, K), float32.
-    """
-    x = self.embed(images, train=train)
+  def _head(self, x, train, key):
     if not isinstance(self.fc, nnx.List):
       return self.fc(x)
-    drop, linear = self.fc
-    return linear(layers.dropout(x, drop.rate, train=train, key=key))
+    return networks.drop_and_project(x, *self.fc, train, key)
 
 
 def _resnet(

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 
 from jaxsens.models import convolutions
 from jaxsens.models import layers
+from jaxsens.models import networks
 
 _STEM_WIDTH = 24
 # Units and width of stages 2, 3 and 4.
@@ -93,7 +94,7 @@ def _run(entries, x, train):
   return x
 
 
-class ShuffleNet(nnx.Module):
+class ShuffleNet(networks.Network):
   """Stem, three stages of units, a 1x1 convolution, mean, linear head.
 
   Attributes:
@@ -156,39 +157,10 @@ class ShuffleNet(nnx.Module):
         x = unit(x, train=train)
     return _run(self.conv5, x, train)
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns what the head takes, (B, D), float32."""
-    return layers.mean_pool(self.features(images, train=train, key=key))
-
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits of normalised images.
-
-    Args:
-      images: (B, H, W, C).
-      train: normalise by the moments of the batch, update the running ones and
-        drop features before the head.
-      key: key of the dropout; needed in training when the head has dropout.
-
-    Returns:
-      Logits (B, K), float32.
-    """
-    x = self.embed(images, train=train)
+  def _head(self, x, train, key):
     if not isinstance(self.fc, nnx.List):
       return self.fc(x)
-    drop, linear = self.fc
-    return linear(layers.dropout(x, drop.rate, train=train, key=key))
+    return networks.drop_and_project(x, *self.fc, train, key)
 
 
 def shufflenet_v2_x1_0(

@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 
 from jaxsens.models import convolutions
 from jaxsens.models import layers
+from jaxsens.models import networks
 
 NUM_PUBLISHED_CLASSES = 1000
 """Width of the 1x1 convolution in the head of two stages."""
@@ -95,7 +96,7 @@ class Features(nnx.List):
     return x
 
 
-class SqueezeNet(nnx.Module):
+class SqueezeNet(networks.Network):
   """Stem, Fires with max pools between them, and a convolutional head.
 
   Attributes:
@@ -143,14 +144,8 @@ class SqueezeNet(nnx.Module):
       linear = layers.linear(wide, num_classes, rngs=rngs)
       self.classifier.extend([None, None, None, linear])
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns features of each image, float32.
+  def _embed(self, images, train, key):
+    """Returns features of each image.
 
     With the head of two stages what its linear layer takes, (B, 1000). The
     other head has a ReLU between its weights and the mean over the image, so
@@ -162,23 +157,7 @@ class SqueezeNet(nnx.Module):
       return self._scores(x, train, key)
     return layers.mean_pool(x)
 
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits of normalised images.
-
-    Args:
-      images: (B, H, W, C), from 17 pixels per side.
-      train: drop elements of the last feature map.
-      key: key of the dropout; needed in training when the head has dropout.
-
-    Returns:
-      Logits (B, K), float32; never negative with the 'conv' head.
-    """
+  def _logits(self, images, train, key):
     scores = self._scores(self.features(images, train=train), train, key)
     if len(self.classifier) > 2:
       return self.classifier[5](scores)

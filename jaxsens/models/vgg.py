@@ -25,6 +25,7 @@ import numpy as np
 
 from jaxsens.models import convolutions
 from jaxsens.models import layers
+from jaxsens.models import networks
 
 _WIDTHS = (
   64, 64, 'pool', 128, 128, 'pool', 256, 256, 256, 'pool', 512, 512, 512,
@@ -98,7 +99,7 @@ def _shares(side: int, parts: int) -> np.ndarray:
   return inside / (ends - starts)[:, None]
 
 
-class VGG(nnx.Module):
+class VGG(networks.Network):
   """Thirteen 3x3 convolutions, five max pools, three linear layers.
 
   Attributes:
@@ -143,39 +144,15 @@ class VGG(nnx.Module):
     self.classifier = nnx.List([dense[0], *gap, dense[1], *gap, dense[2]])
     self.num_features = widths[-1]
 
-  def embed(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the last hidden layer, (B, D), float32, before its dropout."""
+  def _embed(self, images, train, key):
+    """Returns the last hidden layer before its dropout."""
     x = adaptive_mean(self.features(images, train=train), _PARTS)
     x = x.transpose(0, 3, 1, 2).reshape(len(x), -1).astype(jnp.float32)
     x = layers.relu(self.classifier[0](x))
     x = self._dropped(x, 0, train, key)
     return layers.relu(self.classifier[3](x))
 
-  def __call__(
-    self,
-    images: jax.Array,
-    *,
-    train: bool = False,
-    key: jax.Array | None = None,
-  ) -> jax.Array:
-    """Returns the logits of normalised images.
-
-    Args:
-      images: (B, H, W, C), from 32 pixels per side.
-      train: normalise by the moments of the batch, update the running ones and
-        drop features in the head.
-      key: key of the dropout; needed in training when the head has dropout.
-
-    Returns:
-      Logits (B, K), float32.
-    """
-    x = self.embed(images, train=train, key=key)
+  def _head(self, x, train, key):
     return self.classifier[6](self._dropped(x, 1, train, key))
 
   def _dropped(self, x, index, train, key):

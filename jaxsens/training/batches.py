@@ -1,4 +1,16 @@
-"""Labelled images in memory, and their way to the devices in batches."""
+"""Labelled images in memory, and their way to the devices in batches.
+
+The images are arrays in memory, read and resized once; there is no pipeline of
+workers such as Grain's. The sets that are trained on here have 10^3 to 10^5
+small images, which fit: nothing is decoded twice, an epoch is a permutation
+that follows from its key, so that a resumed training sees the same batches
+without the state of an iterator, and augmentation runs on the device, where the
+images are. A loader of workers earns its processes where a set does not fit the
+memory of the host; then this module is what it would replace.
+
+What fits the memory of the devices is put there once. Of what does not, each
+batch is gathered on the host and sent.
+"""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -8,8 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Largest training set that is put on the device whole.
-_DEVICE_BYTES = 4 * 2**30
+PLACEMENTS = ('auto', 'device', 'host')
+"""Where the training images lie, see `Feeder`."""
+# Of the free memory of a device; the rest is for network and activations.
+_SHARE = 0.5
+# For devices that do not say how much they have, as CPUs.
+_UNKNOWN_BYTES = 4 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +80,9 @@ class Batch:
 class Feeder:
   """Gives out the batches of every epoch.
 
-  A set of up to `device_bytes` is put on the device once, and a step gathers
-  its images there. Of a larger one each batch is gathered on the host.
+  A set that fits is put on the devices once, whole on each, and a step gathers
+  its images there. Of another each batch is gathered on the host. The batches
+  are the same.
 
   Attributes:
     batch_size: images per batch.
@@ -80,7 +97,8 @@ class Feeder:
     batch_size: int,
     *,
     devices: Sequence[jax.Device] | None = None,
-    device_bytes: int = _DEVICE_BYTES,
+    placement: str = 'auto',
+    device_bytes: int | None = None,
   ):
     """Puts the images on the devices if they fit.
 
@@ -89,17 +107,31 @@ class Feeder:
       batch_size: images per batch; a smaller set is one batch.
       devices: to divide the work over; default all local ones. Of them as many
         are used as divide the batch into equal parts.
-      device_bytes: largest set that is put there whole.
+      placement: 'device' puts the set there, 'host' leaves it, 'auto' puts
+        what fits.
+      device_bytes: largest set that fits; None is half of what the fullest of
+        the devices has free, or 4 GiB where they do not say.
+
+    Raises:
+      ValueError: the placement is unknown, or is 'device' and the set does not
+        fit; the message has both numbers of bytes.
     """
+    check_placement(placement)
+    devices = list(devices or jax.local_devices())
     self.batch_size = min(batch_size, len(data.labels))
     self.steps_per_epoch = len(data.labels) // self.batch_size
-    self.mesh = _mesh(devices or jax.local_devices(), self.batch_size)
+    self.mesh = _mesh(devices, self.batch_size)
     self._data = data
     self._resident = None
-    if np.asarray(data.images).nbytes <= device_bytes:
+    if _is_put(data, placement, device_bytes, devices):
       self._resident = self.replicate((
         jnp.asarray(data.images), jnp.asarray(data.labels)
       ))
+
+  @property
+  def is_resident(self) -> bool:
+    """Whether the set lies on the devices."""
+    return self._resident is not None
 
   def replicate(self, tree):
     """Returns a tree of arrays, of which every device has all."""
@@ -138,6 +170,42 @@ class Feeder:
     if self.mesh is None:
       return array
     return jax.device_put(array, self.sharding('data'))
+
+
+def check_placement(placement: str) -> None:
+  """Raises ValueError for a placement that there is not."""
+  if placement not in PLACEMENTS:
+    raise ValueError(
+      f'placement must be one of {PLACEMENTS}, got {placement!r}.'
+    )
+
+
+def _is_put(data, placement, device_bytes, devices) -> bool:
+  """Returns whether the images are put on the devices."""
+  if placement == 'host':
+    return False
+  needed = np.asarray(data.images).nbytes + np.asarray(data.labels).nbytes
+  limit = free_bytes(devices) if device_bytes is None else device_bytes
+  if needed > limit and placement == 'device':
+    raise ValueError(
+      f'{len(data.labels)} training images of {np.shape(data.images)[1:]} take '
+      f'{needed:,} bytes, of which {limit:,} may be used on the device; the '
+      "placement 'host' sends each batch by itself, 'auto' does so where it "
+      'must.'
+    )
+  return needed <= limit
+
+
+def free_bytes(devices: Sequence[jax.Device]) -> int:
+  """Returns how many bytes of images each of some devices may hold."""
+  limits = []
+  for device in devices:
+    found = device.memory_stats() or {}
+    if 'bytes_limit' not in found:
+      return _UNKNOWN_BYTES
+    free = found['bytes_limit'] - found.get('bytes_in_use', 0)
+    limits.append(int(_SHARE * free))
+  return min(limits)
 
 
 def _mesh(

@@ -78,11 +78,13 @@ class FineTuned:
     model: the network after its best epoch.
     best_epoch: the epoch of the best validation, the first of equals.
     history: every epoch, in order.
+    last: the network after its last epoch, after any replacement.
   """
 
   model: nnx.Module
   best_epoch: int
   history: tuple[Epoch, ...]
+  last: nnx.Module
 
 
 def fine_tune(
@@ -100,6 +102,7 @@ def fine_tune(
   on_resume: Callable[[Sequence[Epoch]], None] | None = None,
   snapshots: snapshots_lib.Snapshots | None = None,
   devices: Sequence[jax.Device] | None = None,
+  placement: str = 'auto',
 ) -> FineTuned:
   """Returns a trained network as it was after its best epoch.
 
@@ -120,23 +123,29 @@ def fine_tune(
     on_resume: called with the epochs that a snapshot has already, if it has.
     snapshots: where the state is kept after every epoch and taken up again;
       None keeps nothing.
-    devices: to divide each batch over, see `batches.Feeder`.
+    devices: to divide each batch over, in training and in validation, see
+      `batches.Feeder`.
+    placement: where the training images lie, see `batches.Feeder`; no effect on
+      the result beyond rounding.
 
   Returns:
-    The network of the best epoch and the history of all.
+    The networks of the best and of the last epoch, and the history of all.
 
   Raises:
     FloatingPointError: the loss of a batch or of the validation is not finite;
       the snapshot of the epoch before stays.
     ValueError: a label is out of range, class_weights is not (K,), the training
-      images are all of one class, the objective refuses them or the settings,
-      or the snapshots are of another training.
+      images are all of one class or do not fit where they are to be placed,
+      the objective refuses them or the settings, or the snapshots are of
+      another training.
   """
   weights = _checked_weights(class_weights, train, validation)
   _check_classes(train)
   objective = objective or objectives.CrossEntropy.of(settings)
   objective.check(settings, train.labels, len(weights))
-  feeder = batches.Feeder(train, settings.batch_size, devices=devices)
+  feeder = batches.Feeder(
+    train, settings.batch_size, devices=devices, placement=placement
+  )
   run = _Run(
     key, model, preprocess, weights, settings, feeder, objective, snapshots
   )
@@ -149,6 +158,7 @@ def fine_tune(
       run.conclude(train_loss, seconds, evaluate(
         trained, validation, preprocess=preprocess, class_weights=weights,
         batch_size=settings.batch_size, loss_fn=objective.evaluate,
+        mesh=feeder.mesh,
       ))
       if on_epoch is not None:
         on_epoch(run.history[-1])
@@ -156,7 +166,8 @@ def fine_tune(
     if snapshots is not None:
       snapshots.close()
   return FineTuned(
-    run.network(run.best), run.best_epoch, tuple(run.history)
+    run.network(run.best, gathered=True), run.best_epoch, tuple(run.history),
+    run.network(run.state, gathered=True),
   )
 
 
@@ -193,10 +204,17 @@ class _Run:
   def best_epoch(self) -> int:
     return self._monitor.best_epoch
 
-  def network(self, state: steps.State) -> nnx.Module:
-    """Returns the network to evaluate, with memory of its own."""
+  def network(
+    self, state: steps.State, *, gathered: bool = False
+  ) -> nnx.Module:
+    """Returns the network to evaluate, with memory of its own.
+
+    Args:
+      state: on all devices.
+      gathered: whether its arrays are wanted on the first device alone.
+    """
     variables = steps.copy(state.evaluated())
-    if self._feeder.mesh is not None:
+    if gathered and self._feeder.mesh is not None:
       variables = jax.device_put(variables, self._feeder.mesh.devices[0])
     return nnx.merge(self._graphdef, *variables)
 

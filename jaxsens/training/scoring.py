@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import functools
+import math
 from typing import Any
 
 from flax import nnx
@@ -48,6 +49,7 @@ def evaluate(
   loss_fn: Callable[
     [np.ndarray, np.ndarray, np.ndarray], float
   ] = metrics.weighted_cross_entropy,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Evaluation:
   """Returns the loss and the scores of a network, which is left as it is.
 
@@ -58,12 +60,13 @@ def evaluate(
     class_weights: (K,) weights of the loss.
     batch_size: images at a time; no effect on the result beyond rounding.
     loss_fn: (logits, labels, class weights) -> loss of the whole set.
+    mesh: see `predict`.
 
   Raises:
     ValueError: class_weights is not (K,), or the labels carry no weight.
   """
   logits = predict(
-    model, data.images, preprocess=preprocess, batch_size=batch_size
+    model, data.images, preprocess=preprocess, batch_size=batch_size, mesh=mesh
   ).astype(np.float64)
   weights = np.asarray(class_weights, np.float64)
   if weights.shape != logits.shape[1:]:
@@ -84,18 +87,36 @@ def predict(
   *,
   preprocess: Preprocess,
   batch_size: int = 32,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> np.ndarray:
   """Returns the logits (N, K) of images (N, H, W, C) in inference mode.
 
   The last batch is padded and cut, so one compilation serves all batches.
+
+  Args:
+    model: network, left as it is.
+    images: (N, H, W, C), N at least one.
+    preprocess: images -> normalised images.
+    batch_size: images at a time; raised to a multiple of the devices.
+    mesh: devices with the one axis 'data', over which each batch is divided
+      while every device has the network; None is a single device.
   """
   graphdef, state = nnx.split(model)
+  place = lambda batch: batch
+  if mesh is not None:
+    batch_size = mesh.size * math.ceil(batch_size / mesh.size)
+    divided, whole = (
+      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+      for axes in (('data',), ())
+    )
+    place = lambda batch: jax.device_put(batch, divided)
+    state = jax.device_put(state, whole)
   logits = []
   for start in range(0, len(images), batch_size):
     batch = np.asarray(images[start : start + batch_size])
     missing = batch_size - len(batch)
     padded = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    answers = _forward(graphdef, preprocess, state, padded)
+    answers = _forward(graphdef, preprocess, state, place(padded))
     logits.append(np.asarray(answers)[: len(batch)])
   return np.concatenate(logits)
 

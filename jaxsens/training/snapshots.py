@@ -3,10 +3,13 @@
 After every epoch everything that the next one depends on is written while it
 runs: arrays by Orbax, asynchronously, and a JSON document beside them. A
 snapshot counts once Orbax has renamed its folder into place, so that a process
-killed at any moment leaves the one before. Only the last and the best are kept.
+killed at any moment leaves the one before. Only the last and the best are kept,
+and once the training is finished neither: what decided it stays, so that
+another training is still refused there.
 
   epoch_0003.json   what belongs to the arrays, written first
   epoch_0003        the arrays
+  finished.json     after the training: no snapshot counts any more
 """
 
 from collections.abc import Mapping
@@ -86,9 +89,15 @@ class Snapshots:
   def last(self) -> Snapshot | None:
     """Returns the newest finished snapshot, None where there is none.
 
+    There is none of a training that `finish` has ended.
+
     Raises:
-      ValueError: it is of another configuration, whose fields are named.
+      ValueError: it, or the finished training, is of another configuration,
+        whose fields are named.
     """
+    if self._finished_path.is_file():
+      self._check(self._read(self._finished_path))
+      return None
     found = [self.find(epoch) for epoch in self._epochs()]
     return found[-1] if found else None
 
@@ -98,14 +107,8 @@ class Snapshots:
     Raises:
       ValueError: there is none, it is damaged or of another configuration.
     """
-    document = self._read(epoch)
-    problems = differing_fields(document['config'], self.config)
-    if problems:
-      raise ValueError(
-        f'{self.path}: snapshots of a training with another configuration: '
-        f'{"; ".join(problems)}. Remove that folder, or choose another run '
-        'directory, to train anew.'
-      )
+    document = self._read(self._document_path(epoch))
+    self._check(document)
     return Snapshot(epoch, document['content'], self._arrays_path(epoch))
 
   def save(
@@ -130,10 +133,7 @@ class Snapshots:
     arrays = {
       name: np.array(leaf) for name, leaf in _named(tree).items()
     }
-    text = json.dumps({
-      'format': _FORMAT, 'config': self.config, 'content': document
-    })
-    files.write_text(self._document_path(epoch), text + '\n')
+    self._write(self._document_path(epoch), content=document)
     shutil.rmtree(self._arrays_path(epoch), ignore_errors=True)
     self._checkpointer.save(self._arrays_path(epoch), arrays)
     # Until this one is finished, the one before and its best are what counts.
@@ -152,8 +152,31 @@ class Snapshots:
       self._checkpointer = None
       self._keep(self._last_and_best())
 
+  def has_remains(self) -> bool:
+    """Returns whether any snapshot, finished or not, lies in the folder."""
+    return any(self.path.glob('epoch_*'))
+
+  def finish(self) -> None:
+    """Removes the snapshots of a training whose network is kept elsewhere.
+
+    A process killed meanwhile leaves some of them; they count no more, and go
+    when this is called again.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    self.close()
+    if not self._finished_path.is_file():
+      files.make_directory(self.path)
+      self._write(self._finished_path)
+    self._remove_all()
+
   def _begin(self) -> None:
     files.make_directory(self.path)
+    if self._finished_path.is_file():
+      # What is left of a training whose network has been removed since.
+      self._remove_all()
+      self._finished_path.unlink()
     for entry in self.path.iterdir():
       # Half a snapshot of a process that was killed.
       if 'orbax-checkpoint-tmp' in entry.name:
@@ -164,7 +187,10 @@ class Snapshots:
     """Returns the last finished epoch and the best as of then."""
     last = self._epochs()[-1:]
     return {
-      *last, *(self._read(epoch)['content']['best_epoch'] for epoch in last)
+      *last, *(
+        self._read(self._document_path(epoch))['content']['best_epoch']
+        for epoch in last
+      )
     }
 
   def _keep(self, kept: set[int]) -> None:
@@ -175,6 +201,13 @@ class Snapshots:
         shutil.rmtree(self._arrays_path(epoch), ignore_errors=True)
         path.unlink(missing_ok=True)
 
+  def _remove_all(self) -> None:
+    for path in self.path.glob('epoch_*'):
+      if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+      else:
+        path.unlink(missing_ok=True)
+
   def _epochs(self) -> list[int]:
     """Returns the epochs of the finished snapshots, in order."""
     return sorted(
@@ -182,8 +215,20 @@ class Snapshots:
       if self._arrays_path(_epoch(path)).is_dir()
     )
 
-  def _read(self, epoch: int) -> dict[str, Any]:
-    path = self._document_path(epoch)
+  def _check(self, document: Mapping[str, Any]) -> None:
+    problems = differing_fields(document['config'], self.config)
+    if problems:
+      raise ValueError(
+        f'{self.path}: snapshots of a training with another configuration: '
+        f'{"; ".join(problems)}. Remove that folder, or choose another run '
+        'directory, to train anew.'
+      )
+
+  def _write(self, path: pathlib.Path, **further: Any) -> None:
+    document = {'format': _FORMAT, 'config': self.config, **further}
+    files.write_text(path, json.dumps(document) + '\n')
+
+  def _read(self, path: pathlib.Path) -> dict[str, Any]:
     try:
       document = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -193,6 +238,10 @@ class Snapshots:
         f'{path}: snapshot format {document.get("format")}, expected {_FORMAT}.'
       )
     return document
+
+  @property
+  def _finished_path(self) -> pathlib.Path:
+    return self.path / 'finished.json'
 
   def _arrays_path(self, epoch: int) -> pathlib.Path:
     return self.path / f'epoch_{epoch:04d}'

@@ -59,6 +59,26 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     raise ValueError(f'{path}: damaged safetensors file: {error}') from error
 
 
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+  """Returns the strings that the header of a file has beside the arrays.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: the header is damaged.
+  """
+  path = pathlib.Path(path)
+  with open(path, 'rb') as file:
+    length = int.from_bytes(file.read(8), 'little')
+    data = length.to_bytes(8, 'little')
+    if length <= path.stat().st_size:
+      data += file.read(length)
+  try:
+    found = _split(data)[0].get('__metadata__', {})
+    return {str(name): str(text) for name, text in found.items()}
+  except (ValueError, AttributeError) as error:
+    raise ValueError(f'{path}: damaged safetensors file: {error}') from error
+
+
 def write(
   path: str | os.PathLike,
   arrays: Mapping[str, np.ndarray],

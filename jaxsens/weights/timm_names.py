@@ -14,7 +14,8 @@
 
 i counts the blocks of all stages. timm's residual networks have torchvision's
 names. timm's batch norms have epsilon 1e-5 also where torchvision's have 1e-3
-(MobileNetV3), see `adaptation.change_epsilon`.
+(MobileNetV3), see `adaptation.change_epsilon`. SqueezeNet and ShuffleNetV2 are
+not among timm's models (1.0.31), so there are no names of theirs to know.
 
 References:
   timm 1.0: timm.models.mobilenetv3, .efficientnet, ._efficientnet_blocks, .vgg.

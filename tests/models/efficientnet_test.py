@@ -44,10 +44,11 @@ def test_logits_equal_torchvisions(name):
   )
 
 
-def test_training_equals_torchvisions():
-  network = _network('efficientnet_b0')
+@pytest.mark.parametrize('name', ['efficientnet_b0', 'efficientnet_b1'])
+def test_training_equals_torchvisions(name):
+  network = _network(name)
   torch_networks.check_training(
-    network, torchvision_networks.peer('efficientnet_b0', network),
+    network, torchvision_networks.peer(name, network),
     torch_networks.images(4, (64, 65), 3), vanishing=1e-2, shift=0.0,
   )
 

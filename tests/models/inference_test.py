@@ -1,4 +1,5 @@
 import functools
+import os
 
 from flax import nnx
 import jax
@@ -8,6 +9,7 @@ import pytest
 
 from jaxsens import classifiers
 from jaxsens.models import inference
+from jaxsens.models import networks
 from jaxsens.models import registry
 from jaxsens.models import states
 from tests.oracles import torchvision_networks
@@ -132,3 +134,49 @@ def test_preparing_leaves_the_network_as_it_is():
   before = states.flatten(model)
   inference.prepare(model, (40, 40, 1))
   assert states.flatten(model).keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+  'number, limit, expected',
+  [(8, 0, 8), (8, 4, 4), (8, 5, 4), (8, 8, 8), (3, 8, 3), (7, 4, 7), (9, 4, 3),
+   (1, 1, 1), (5, 1, 1)],
+)  # fmt: skip
+def test_slices_divide_the_batch(number, limit, expected):
+  assert networks.slice_of(number, limit) == expected
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'squeezenet1_1', 'mobilenet_v2'])
+def test_slices_change_neither_logits_nor_gradients(name):
+  images = _images(4, (64, 64))
+  prepared = inference.prepare(network(name), images.shape[1:])
+  whole, cut = nnx.clone(prepared), nnx.clone(prepared)
+  whole.slice_size, cut.slice_size = 0, 2
+
+  @jax.jit
+  def both(model, images):
+    squares = lambda images: jnp.sum(model(images) ** 2)
+    return model(images), model.embed(images), jax.grad(squares)(images)
+
+  assert 'while' in jax.jit(both).lower(cut, images).as_text()
+  for found, expected in zip(
+    both(cut, images), both(whole, images), strict=True
+  ):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, atol=1e-5 * scale)
+
+
+def test_large_maps_go_in_slices_and_small_ones_whole():
+  shapes = [(64, 64), (448, 448)]
+  sizes = [
+    inference.prepare(network('resnet18'), (*shape, 1)).slice_size
+    for shape in shapes
+  ]
+  cores = os.cpu_count()
+  assert sizes[0] > 32 or sizes[0] == cores
+  assert cores <= sizes[1] <= max(cores, 2)
+
+
+def test_other_platforms_run_whole_batches(monkeypatch):
+  calls = inference.convolution_calls(network('resnet18'), (64, 64, 1))
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert inference.slice_size(calls) == 0

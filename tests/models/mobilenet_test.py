@@ -48,9 +48,10 @@ def test_logits_equal_torchvisions(name):
   )
 
 
-# The large V3 is made of the same parts as the small one. Three is midway
-# between the kinks of ReLU6.
-@pytest.mark.parametrize('name, shift', [(NAMES[0], 3.0), (NAMES[1], 0.0)])
+# Three is midway between the kinks of ReLU6.
+@pytest.mark.parametrize(
+  'name, shift', [(NAMES[0], 3.0), (NAMES[1], 0.0), (NAMES[2], 0.0)]
+)
 def test_training_equals_torchvisions(name, shift):
   network = _network(name)
   torch_networks.check_training(

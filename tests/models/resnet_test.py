@@ -108,11 +108,12 @@ def test_cifar_stem_and_training_equal_torchvisions(block):
   torch_networks.check_inference(network, peer, batch)
 
 
-def test_training_with_the_published_stem_equals_torchvisions():
+@pytest.mark.parametrize('name', ['resnet18', 'resnet34', 'resnet50'])
+def test_training_with_the_published_stem_equals_torchvisions(name):
   torchvision = torchvision_ops.import_torchvision()
-  network = torchvision_networks.network('resnet18')
+  network = torchvision_networks.network(name)
   torch_networks.check_training(
-    network, torchvision.models.resnet18(num_classes=7),
+    network, getattr(torchvision.models, name)(num_classes=7),
     torch_networks.images(4, (65, 64), 3),
   )
 

@@ -99,6 +99,7 @@ def test_cut_network_of_two_stages_equals_torchvisions(num_entries):
   'name, arguments',
   [
     ('squeezenet1_0', ('1_0',)),
+    ('squeezenet1_1', ('1_1',)),
     ('squeezenet1_1_reduced7', ('1_1', 7)),
     ('squeezenet1_1_two_stage', ('1_1', None, True)),
   ],

@@ -5,6 +5,7 @@ without batch norms, and Keras's padding is written out in front of every
 convolution; so nothing here goes the way that the package takes.
 """
 
+import collections
 from collections.abc import Mapping
 
 import numpy as np
@@ -92,19 +93,26 @@ def _pad_same(network: nn.Module) -> None:
 
 def lenet(arrays: Mapping[str, np.ndarray]) -> nn.Module:
   """Returns the network of PyTorch's CIFAR-10 tutorial with these weights."""
-  convolutions = [nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)]
-  linear = [nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)]
-  names = ('conv1', 'conv2', 'fc1', 'fc2', 'fc3')
-  for name, layer in zip(names, convolutions + linear, strict=True):
-    layer.load_state_dict({
-      leaf: torch.from_numpy(np.array(arrays[f'{name}.{leaf}']))
-      for leaf in ('weight', 'bias')
-    })
-  stages = []
-  for layer in convolutions:
-    stages += [layer, nn.ReLU(), nn.MaxPool2d(2)]
-  stages += [nn.Flatten(), linear[0], nn.ReLU(), linear[1], nn.ReLU()]
-  return nn.Sequential(*stages, linear[2]).eval()
+  network = blank_lenet()
+  network.load_state_dict({
+    name: torch.from_numpy(np.array(x)) for name, x in arrays.items()
+  })
+  return network.eval()
+
+
+def blank_lenet() -> nn.Sequential:
+  """Returns the network of PyTorch's CIFAR-10 tutorial, weights random."""
+  stages: dict[str, nn.Module] = {}
+  for i, (before, after) in enumerate(((3, 6), (6, 16)), 1):
+    stages[f'conv{i}'] = nn.Conv2d(before, after, 5)
+    stages[f'relu{i}'] = nn.ReLU()
+    stages[f'pool{i}'] = nn.MaxPool2d(2)
+  stages['flatten'] = nn.Flatten()
+  for i, (before, after) in enumerate(((400, 120), (120, 84)), 1):
+    stages[f'fc{i}'] = nn.Linear(before, after)
+    stages[f'relu{i + 2}'] = nn.ReLU()
+  stages['fc3'] = nn.Linear(84, 10)
+  return nn.Sequential(collections.OrderedDict(stages))
 
 
 def logits(

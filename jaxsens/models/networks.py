@@ -1,0 +1,94 @@
+"""What the networks share: from images to features to logits."""
+
+from collections.abc import Callable
+
+from flax import nnx
+import jax
+
+from jaxsens.models import layers
+
+
+class Network(nnx.Module):
+  """A network of a feature map, an embedding and a linear head.
+
+  A subclass has `features`, a method or a module (images, *, train, key) ->
+  last feature map (B, h, w, D), and overrides what differs of `_embed` and
+  `_head`.
+
+  Attributes:
+    num_features: D, what the head takes.
+    slice_size: images that go through together outside of training; 0 is all.
+      See `inference.prepare`.
+  """
+
+  slice_size = 0
+
+  def embed(
+    self,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
+    """Returns what the head takes, (B, D), float32."""
+    return self._in_slices(self._embed, images, train, key)
+
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    key: jax.Array | None = None,
+  ) -> jax.Array:
+    """Returns the logits of normalised images.
+
+    Args:
+      images: (B, H, W, C).
+      train: normalise by the moments of the batch, update the running ones and
+        drop what the network drops.
+      key: key of what is dropped; needed in training unless nothing is.
+
+    Returns:
+      Logits (B, K), float32.
+    """
+    return self._in_slices(self._logits, images, train, key)
+
+  def _logits(self, images, train, key):
+    return self._head(self._embed(images, train, key), train, key)
+
+  def _embed(self, images, train, key):
+    return layers.mean_pool(self.features(images, train=train, key=key))
+
+  def _head(self, x, train, key):
+    raise NotImplementedError
+
+  def _in_slices(self, function: Callable, images, train, key):
+    size = slice_of(len(images), self.slice_size)
+    if train or size == len(images) or layers.is_observed():
+      return function(images, train, key)
+    slices = images.reshape(-1, size, *images.shape[1:])
+    results = jax.lax.map(lambda part: function(part, train, key), slices)
+    return results.reshape(len(images), -1)
+
+
+def slice_of(number: int, limit: int) -> int:
+  """Returns how many of a number of images go together.
+
+  The largest divisor within the limit; all where that is below half the limit,
+  since small slices cost more than they gain, or where there is no limit.
+  """
+  if not 0 < limit < number:
+    return number
+  size = max(n for n in range(1, limit + 1) if number % n == 0)
+  return size if 2 * size >= limit else number
+
+
+def drop_and_project(
+  x: jax.Array,
+  drop: nnx.Dropout,
+  linear: nnx.Linear,
+  train: bool,
+  key: jax.Array | None,
+) -> jax.Array:
+  """Returns the logits (B, K) of an embedding (B, D) behind its dropout."""
+  return linear(layers.dropout(x, drop.rate, train=train, key=key))
