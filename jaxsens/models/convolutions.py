@@ -243,10 +243,9 @@ def max_pool(
 ) -> jax.Array:
   """Returns the maxima of windows, padded with minus infinity.
 
-  The maximum of strided slices: on CPU twice as fast as `reduce_window`
-  forward (3.4 against 6.5 ms for (8, 112, 112, 64)) and nine times as fast
-  backward (14 against 133 ms). At ties the gradient is shared, where
-  `reduce_window` gives it to the first.
+  On CPU the maximum of strided slices, twice as fast as `reduce_window` (3.4
+  against 6.5 ms for (8, 112, 112, 64)). At ties the gradient goes to the first,
+  as torch has it.
 
   Args:
     x: (B, H, W, C).
@@ -265,8 +264,53 @@ def max_pool(
       (before, after + _missing(side, before, after, size, stride))
       for side, (before, after) in zip(x.shape[1:3], pads, strict=True)
     )
-  windows = _windows(x, size, stride, pads, -jnp.inf)
-  return functools.reduce(jnp.maximum, windows)
+  if jax.default_backend() == 'cpu':
+    return _max_pool(size, stride, pads, x)
+  return jax.lax.reduce_window(
+    x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1),
+    ((0, 0), *pads, (0, 0)),
+  )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _max_pool(size: int, stride: int, pads: Padding, x: jax.Array) -> jax.Array:
+  return functools.reduce(
+    jnp.maximum, _windows(x, size, stride, pads, -jnp.inf)
+  )
+
+
+@_max_pool.defjvp
+def _max_pool_tangent(size, stride, pads, primals, tangents):
+  """Returns the maxima and the tangents of the pixels that they are.
+
+  Which pixel of a window that is, is found image by image: what a loop returns
+  is kept, and otherwise XLA finds it anew for every pixel of every window that
+  the gradient adds up (88 ms for (8, 112, 112, 64); 13 so).
+  """
+  (x,), (dx,) = primals, tangents
+  chosen = jax.lax.map(
+    lambda image: _first_largest(
+      _windows(image[None], size, stride, pads, -jnp.inf)
+    )[0],
+    x,
+  )
+  windows = _windows_by_phase(dx, size, stride, pads)
+  dy = sum(
+    jnp.where(chosen == k, window, 0) for k, window in enumerate(windows)
+  )
+  return _max_pool(size, stride, pads, x), dy
+
+
+def _first_largest(windows: Iterator[jax.Array]) -> jax.Array:
+  """Returns the number of the first of the largest windows at each pixel."""
+  first, *others = windows
+  number = jnp.int8 if len(others) < 128 else jnp.int32
+  largest, chosen = first, jnp.zeros(first.shape, number)
+  for k, window in enumerate(others, 1):
+    larger = window > largest
+    largest = jnp.where(larger, window, largest)
+    chosen = jnp.where(larger, number(k), chosen)
+  return chosen
 
 
 def _missing(side, before, after, size, stride):
@@ -300,3 +344,36 @@ def _windows(
     rows = every(padded, i, i + stride * (height - 1) + 1, stride, axis=1)
     for j in range(size):
       yield every(rows, j, j + stride * (width - 1) + 1, stride, axis=2)
+
+
+def _windows_by_phase(
+  x: jax.Array, size: int, stride: int, pads: Padding
+) -> Iterator[jax.Array]:
+  """Yields what `_windows` does with zeros around, in a form to transpose.
+
+  The rows and columns of x are dealt out to `stride` parts, from which windows
+  are cut without steps; so the gradient of a window needs none either.
+  """
+  height, width = _result_size(x, size, stride, pads)
+  rows, columns = (side + (size - 1) // stride for side in (height, width))
+  edges = [
+    (before, stride * count - side - before, 0)
+    for side, (before, _), count in zip(
+      x.shape[1:3], pads, (rows, columns), strict=True
+    )
+  ]
+  zero = jnp.zeros((), x.dtype)
+  x = jax.lax.pad(x, zero, [(0, 0, 0), *edges, (0, 0, 0)])
+  x = x.reshape(-1, rows, stride, columns, stride, x.shape[-1])
+  parts = [
+    [
+      part.reshape(-1, rows, columns, x.shape[-1])
+      for part in jax.lax.split(line, (1,) * stride, axis=4)
+    ]
+    for line in jax.lax.split(x, (1,) * stride, axis=2)
+  ]
+  for i in range(size):
+    for j in range(size):
+      part = parts[i % stride][j % stride]
+      top, left = i // stride, j // stride
+      yield part[:, top : top + height, left : left + width]
