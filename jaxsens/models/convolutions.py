@@ -13,6 +13,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsens.models import winograd
 
@@ -84,6 +85,8 @@ def convolve(
     return _project(x, kernel, stride)
   if min(_result_size(x, size, stride, pads)) < size:
     return _convolve_patches(x, kernel, stride, pads)
+  if _is_thin(x.shape, kernel.shape, stride):
+    return _convolve_rows(x, kernel, pads)
   if _is_stem(kernel.shape, stride):
     return _convolve_stem(pads, jnp.asarray(x), jnp.asarray(kernel))
   return _convolve(x, kernel, stride, pads)
@@ -136,6 +139,43 @@ def _convolve_patches(x, kernel, stride, pads):
   windows = _windows(x, size, stride, pads, 0.0)
   patches = jnp.concatenate(list(windows), axis=-1)
   return patches @ kernel.reshape(-1, channels)
+
+
+def _is_thin(x_shape, kernel_shape, stride) -> bool:
+  """Whether `_convolve_rows` is faster: small images of few channels on CPU."""
+  size, _, channels, out_channels = kernel_shape
+  return (
+    jax.default_backend() == 'cpu'
+    and stride == 1
+    and size > 3
+    and x_shape[2] * max(channels, out_channels) <= _THIN_ROW
+  )
+
+
+# Numbers in a row of the image; wider ones make too many products by zero.
+_THIN_ROW = 256
+
+
+def _convolve_rows(x, kernel, pads):
+  """Returns the convolution as one product with a banded matrix.
+
+  The rows that a result depends on, side by side, times the kernel laid out
+  along them. Six times the multiplications of LeNet's first layer, 5x5 from 3
+  to 6 channels, at the speed of products of matrices.
+  """
+  size, _, channels, out_channels = kernel.shape
+  height, width = _result_size(x, size, 1, pads)
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  x = x.reshape(*x.shape[:2], -1)
+  rows = jnp.concatenate([x[:, i : i + height] for i in range(size)], axis=-1)
+  # 1 where a pixel of a row lies so many steps behind that of the result.
+  steps = np.arange(width + size - 1)[:, None] - np.arange(width)
+  band = (steps == np.arange(size)[:, None, None]).astype(kernel.dtype)
+  matrix = jnp.einsum(
+    'jvu,ijco->ivcuo', band, kernel, precision=jax.lax.Precision.HIGHEST
+  )
+  y = rows.reshape(-1, rows.shape[-1]) @ matrix.reshape(rows.shape[-1], -1)
+  return y.reshape(-1, height, width, out_channels)
 
 
 def _is_stem(shape: Sequence[int], stride: int) -> bool:

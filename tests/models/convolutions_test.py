@@ -24,7 +24,7 @@ def test_max_pool_equals_reduce_window(size):
 @pytest.mark.parametrize(
   'size, stride, kernel_size',
   [(1, 1, 3), (2, 1, 3), (3, 1, 3), (4, 2, 3), (9, 2, 3), (9, 1, 1), (9, 2, 1),
-   (9, 2, 7)],
+   (9, 2, 7), (6, 1, 5), (13, 1, 5)],
 )  # fmt: skip
 def test_convolution_and_its_gradient_equal_xlas_at_every_size(
   size, stride, kernel_size
@@ -52,6 +52,16 @@ def test_convolution_and_its_gradient_equal_xlas_at_every_size(
       for f in (ours, xla)
     ]
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-3)
+
+
+def test_small_images_of_few_channels_run_by_rows(monkeypatch):
+  images, kernel = _images(2, 32, 3), jnp.ones((5, 5, 3, 6))
+  run = lambda: str(jax.make_jaxpr(
+    functools.partial(convolutions.convolve, padding=0)
+  )(images, kernel))
+  assert 'conv_general_dilated' not in run()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert 'conv_general_dilated' in run()
 
 
 @pytest.mark.parametrize('height, width', [(19, 20), (22, 25)])
