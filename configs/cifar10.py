@@ -64,11 +64,11 @@ def _train(config: ConfigDict) -> None:
   config.data.form = 'jpeg'
   config.data.validation_fraction = 0.1
   config.model.init = 'random'
-  config.training.num_epochs = 40
-  config.training.end_epoch = 39
+  config.training.num_epochs = 80
+  config.training.end_epoch = 79
+  config.training.learning_rate = 2e-3
   config.training.batch_size = 64
   config.training.warmup_epochs = 2
   config.training.final_factor = 0.0
   config.training.flip = 0.5
   config.training.crop = 'padded'
-  config.training.weight_decay = 5e-4

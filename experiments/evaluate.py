@@ -46,7 +46,7 @@ _BASELINE = flags.DEFINE_bool(
 )
 _BATCHES = (1, 8, 32)
 _SHEET_IMAGES = 24
-_BASELINE_SIDE = 64
+_BASELINE_NUMBERS = 64**2  # of an image, which the linear baseline takes
 
 
 def run(
@@ -188,7 +188,8 @@ def _groups(part) -> tuple[str, ...] | None:
 
 
 def _baseline(key, splits, name, num_samples):
-  size = (_BASELINE_SIDE,) * 2
+  channels = splits.train.images[0].shape[-1]
+  size = (int((_BASELINE_NUMBERS / channels) ** 0.5),) * 2
   train_images, images = (
     image_sets.resize_all(part.images, size)
     for part in (splits.train, getattr(splits, name))

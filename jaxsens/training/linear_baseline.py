@@ -33,14 +33,17 @@ def fit(
     raise ValueError(
       f'labels: a classifier needs two classes, got {set(labels.tolist())}.'
     )
+  pixels = images.reshape(len(images), -1)
+  # Exact both, by the smaller side of the matrix.
+  solver = 'covariance_eigh' if len(pixels) > pixels.shape[1] else 'full'
   model = pipeline.make_pipeline(
-    decomposition.PCA(explained_variance, svd_solver='full'),
+    decomposition.PCA(explained_variance, svd_solver=solver),
     preprocessing.StandardScaler(),
     linear_model.LogisticRegression(
       C=inverse_penalty, max_iter=2000, random_state=seed
     ),
   )
-  return model.fit(images.reshape(len(images), -1), labels)
+  return model.fit(pixels, labels)
 
 
 def logits(

@@ -24,7 +24,7 @@ def test_max_pool_equals_reduce_window(size):
 @pytest.mark.parametrize(
   'size, stride, kernel_size',
   [(1, 1, 3), (2, 1, 3), (3, 1, 3), (4, 2, 3), (9, 2, 3), (9, 1, 1), (9, 2, 1),
-   (9, 2, 7)],
+   (9, 2, 7), (6, 1, 5), (13, 1, 5)],
 )  # fmt: skip
 def test_convolution_and_its_gradient_equal_xlas_at_every_size(
   size, stride, kernel_size
@@ -52,6 +52,16 @@ def test_convolution_and_its_gradient_equal_xlas_at_every_size(
       for f in (ours, xla)
     ]
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-3)
+
+
+def test_small_images_of_few_channels_run_by_rows(monkeypatch):
+  images, kernel = _images(2, 32, 3), jnp.ones((5, 5, 3, 6))
+  run = lambda: str(jax.make_jaxpr(
+    functools.partial(convolutions.convolve, padding=0)
+  )(images, kernel))
+  assert 'conv_general_dilated' not in run()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert 'conv_general_dilated' in run()
 
 
 @pytest.mark.parametrize('height, width', [(19, 20), (22, 25)])
@@ -131,6 +141,58 @@ def test_max_pool_with_ceil_equals_torchs(size, window, stride, padding):
     images, size=window, stride=stride, padding=padding, ceil=True
   )
   np.testing.assert_array_equal(actual, expected.numpy().transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize('height, width', [(5, 9), (8, 6), (13, 13)])
+@pytest.mark.parametrize('size, stride', [(2, 2), (3, 2), (3, 1), (2, 3)])
+@pytest.mark.parametrize('padding', [0, 'torch', 'same'])
+def test_gradient_of_max_pool_equals_xlas_with_and_without_ties(
+  height, width, size, stride, padding
+):
+  rng = np.random.default_rng(3)
+  images = rng.integers(0, 3, (2, height, width, 3)).astype(np.float32)
+  pads = convolutions.padding_of(padding, size, stride, (height, width))
+  ours = functools.partial(
+    convolutions.max_pool, size=size, stride=stride, padding=padding
+  )
+  xla = lambda x: jax.lax.reduce_window(
+    x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1),
+    ((0, 0), *pads, (0, 0)),
+  )
+  maxima, pull = jax.vjp(ours, images)
+  expected, expected_pull = jax.vjp(xla, images)
+  np.testing.assert_array_equal(maxima, expected)
+  cotangent = rng.normal(size=maxima.shape).astype(np.float32)
+  gradient, = pull(cotangent)
+  np.testing.assert_allclose(gradient, *expected_pull(cotangent), atol=1e-6)
+  tangent = rng.normal(size=images.shape).astype(np.float32)
+  pushed = jax.jvp(ours, (images,), (tangent,))[1]
+  np.testing.assert_allclose(
+    np.vdot(pushed, cotangent), np.vdot(tangent, gradient), rtol=1e-4, atol=1e-4
+  )
+
+
+def test_max_pool_differentiates_twice_in_every_order():
+  x = _images(2, 6, 2)
+  value = lambda x: jnp.sum(jnp.sin(convolutions.max_pool(x)))
+  tangent = jnp.ones_like(x)
+  forward_over_reverse = jax.jvp(jax.grad(value), (x,), (tangent,))[1]
+  reverse_over_reverse = jax.grad(lambda x: jnp.sum(jax.grad(value)(x)))(x)
+  np.testing.assert_allclose(
+    forward_over_reverse, reverse_over_reverse, atol=1e-5
+  )
+  assert np.abs(forward_over_reverse).max() > 0.1
+  single = jax.vmap(jax.grad(lambda image: value(image[None])))(x)
+  np.testing.assert_allclose(single, jax.grad(value)(x), atol=1e-6)
+
+
+def test_other_platforms_run_xlas_max_pool(monkeypatch):
+  images = _images(2, 7, 6)
+  expected = convolutions.max_pool(images)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  forward = jax.make_jaxpr(convolutions.max_pool)(images)
+  assert 'reduce_window_max' in str(forward)
+  np.testing.assert_array_equal(convolutions.max_pool(images), expected)
 
 
 @pytest.mark.parametrize('size', [1, 2, 5, 8])

@@ -17,6 +17,9 @@ from jaxsens.models import states
 from tests.oracles import torch_networks
 from tests.oracles import torchvision_networks
 
+# The parity of the forms that are shipped is held by convolutions_test.
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 NAMES = ('mobilenet_v2', 'mobilenet_v3_small', 'mobilenet_v3_large')
 
 

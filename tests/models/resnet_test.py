@@ -16,6 +16,9 @@ from tests.oracles import torch_networks
 from tests.oracles import torchvision_networks
 from tests.oracles import torchvision_ops
 
+# The parity of the forms that are shipped is held by convolutions_test.
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 SMALL = dict(num_classes=5, in_channels=1, dropout=0.5)
 
 

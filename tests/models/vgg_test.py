@@ -21,6 +21,9 @@ from tests.oracles import torch_networks
 from tests.oracles import torchvision_networks
 from tests.oracles import torchvision_ops
 
+# The parity of the forms that are shipped is held by convolutions_test.
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 @functools.cache
 def _network(**options):
