@@ -55,6 +55,11 @@ def training_hash(config: ConfigDict) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def source_name(config: ConfigDict) -> str:
+  """Returns the data source of a config, 'weld' where it names none."""
+  return config.data.get('name', 'weld')
+
+
 def decisive(config: ConfigDict) -> dict:
   """Returns the fields that decide the trained network."""
   model = config.model.to_dict()

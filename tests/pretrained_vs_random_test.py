@@ -4,6 +4,7 @@ import pytest
 from scipy import stats
 
 from configs import pretrained_vs_random as config_module
+from experiments import networks
 from experiments import pretrained_vs_random
 from experiments import train
 from jaxsens.training import loop
@@ -63,7 +64,7 @@ def test_random_networks_of_two_seeds_differ_and_guess():
   config = config_module.get_config('small')
   config.model.init = 'random'
   networks = [
-    train._initial(jax.random.key(seed), config)[0] for seed in (0, 1)
+    networks.initial(jax.random.key(seed), config)[0] for seed in (0, 1)
   ]
   kernels = [np.asarray(n.conv1.kernel[...]) for n in networks]
   assert np.abs(kernels[0] - kernels[1]).max() > 0.1

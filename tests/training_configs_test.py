@@ -13,6 +13,7 @@ import pytest
 from configs import filter_labels
 from configs import severstal
 from configs import weld
+from experiments import networks
 from experiments import runs
 from experiments import train
 from experiments import training_fields
@@ -90,7 +91,7 @@ def test_labels_are_trained_on_as_in_the_thesis():
   assert settings.weight_decay == 1e-3 and settings.num_epochs == 40
   assert monitor.early_limit == 10 and monitor.replacement_limit == 0
   assert settings.augmentation == 'rand_augment' and settings.magnitude == 9
-  assert train._normalise(config).mean == (0.485, 0.456, 0.406)
+  assert networks.normalise(config).mean == (0.485, 0.456, 0.406)
   assert training_fields.image_size(config) == (224, 224)
 
 
@@ -119,7 +120,7 @@ def test_weights_of_squeezenet_enter_the_network_of_two_stages(tmp_path):
   config = severstal.get_config()
   config.model.init = str(tmp_path / 'w.npz')
   config.data.root = 'none'
-  network, pretrained = train._initial(jax.random.key(1), config)
+  network, pretrained = networks.initial(jax.random.key(1), config)
   assert pretrained
   found = states.flatten(network)
   for name, array in arrays.items():
