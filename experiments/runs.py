@@ -9,7 +9,9 @@ import logging
 import os
 import pathlib
 import platform
+import signal
 import sys
+import threading
 import time
 
 from absl import flags
@@ -33,6 +35,7 @@ _PACKAGES = (
   'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy',
   'chaospy', 'matplotlib',
 )
+_REPEAT_AFTER = 5.  # Seconds.
 
 
 def make_main(
@@ -50,7 +53,8 @@ def make_main(
     config = resolve(_CONFIG.value)
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(config))
     try:
-      run(config, workdir)
+      with _insistent_interrupts():
+        run(config, workdir)
     except KeyboardInterrupt:
       LOG.warning('Interrupted. The same command resumes in %s', workdir)
       sys.exit(130)
@@ -62,6 +66,32 @@ def make_main(
       raise SystemExit(f'error: {text}') from error
 
   return main
+
+
+@contextlib.contextmanager
+def _insistent_interrupts():
+  """Repeats a Ctrl-C until it has ended what runs inside.
+
+  Python drops an exception that comes up in a finaliser or in a callback of its
+  garbage collector, and with it the interrupt, if it arrives there.
+  """
+  repeats = []
+
+  def interrupt(*_):
+    repeat = threading.Timer(
+      _REPEAT_AFTER, signal.raise_signal, [signal.SIGINT]
+    )
+    repeats.append(repeat)
+    repeat.start()
+    raise KeyboardInterrupt
+
+  before = signal.signal(signal.SIGINT, interrupt)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, before)
+    for repeat in repeats:
+      repeat.cancel()
 
 
 def log_to_stderr() -> None:

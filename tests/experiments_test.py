@@ -1,12 +1,12 @@
 """The main job as a user runs it, small, and what it says to bad input."""
 
-import contextlib
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -114,12 +114,8 @@ def test_interrupted_run_resumes_bitwise(finished, tmp_path):
   while len(list(other.glob('outputs/*.npy'))) < 2:
     assert process.poll() is None and time.monotonic() < deadline
     time.sleep(0.02)
-  # One that arrives in a callback of the garbage collector is lost.
-  log = None
-  while log is None:
-    process.send_signal(signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-      _, log = process.communicate(timeout=3)
+  process.send_signal(signal.SIGINT)
+  _, log = process.communicate(timeout=120)
   assert process.returncode == 130 and 'resumes' in log
   assert not (other / 'report.html').exists()
   finished_chunks = _outputs(other)
@@ -365,3 +361,18 @@ def test_unknown_border_is_refused():
   config.perturbation.border = 'mirror'
   with pytest.raises(ValueError, match="'reflect'.*'mirror'"):
     gpc.make_chain(config, gpc.make_space(config))
+
+
+class _Slow:
+  def __del__(self):
+    time.sleep(1.)
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_interrupt_that_python_drops_is_repeated(monkeypatch):
+  monkeypatch.setattr(runs, '_REPEAT_AFTER', 1.)
+  threading.Timer(.2, signal.raise_signal, [signal.SIGINT]).start()
+  with pytest.raises(KeyboardInterrupt), runs._insistent_interrupts():
+    _Slow()
+    time.sleep(20.)
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -63,12 +63,15 @@ class Network(nnx.Module):
     raise NotImplementedError
 
   def _in_slices(self, function: Callable, images, train, key):
-    size = slice_of(len(images), self.slice_size)
-    if train or size == len(images) or layers.is_observed():
+    number = images.shape[0]
+    # A program for any number of images, as export makes it, has no slices.
+    known = isinstance(number, int)
+    size = slice_of(number, self.slice_size) if known else number
+    if train or size == number or layers.is_observed():
       return function(images, train, key)
     slices = images.reshape(-1, size, *images.shape[1:])
     results = jax.lax.map(lambda part: function(part, train, key), slices)
-    return results.reshape(len(images), -1)
+    return results.reshape(number, -1)
 
 
 def slice_of(number: int, limit: int) -> int:
