@@ -42,8 +42,12 @@ def get_config(arg: str = '') -> ConfigDict:
     'shrinkage': 'validation',
     'shrinkages': (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     'num_random_features': 1024,
-    'length_scale': 1.0,  # of the kernel, in root mean square distances
-    'ridge': 1.0,
+    # Of the kernel, in root mean square distances, and of the prior; each a
+    # number, or 'validation' for the likeliest of the candidates.
+    'length_scale': 'validation',
+    'length_scales': (0.25, 0.5, 1.0, 2.0),
+    'ridge': 'validation',
+    'ridges': (0.01, 0.1, 1.0),
     'miscoverage': 0.05,  # of the prediction sets
     'num_resamples': 500,  # of the intervals
     # What is unknown: 'weld' (frames of TIG welding, real ones where
@@ -54,12 +58,26 @@ def get_config(arg: str = '') -> ConfigDict:
     'weld_root': '',
     'held_out_classes': (),
   })
-  if arg != 'cifar10':  # a class without images has no centroid
-    kernels = steel_duq.get_config(arg)
-    # What differs in the config of the networks with a kernel per class.
-    config.comparison.kernels = ConfigDict({
-      'duq': kernels.duq, 'model': kernels.model, 'training': kernels.training,
-    })
+  # Of experiments.abstention, which follows images along the factors.
+  config.abstention = ConfigDict({
+    'num_seeds': 1,  # networks of each kind; an ensemble needs two
+    'abstention_rate': 0.1,  # share of unperturbed validation images refused
+    'num_strengths': 13,  # from the neutral value of a factor to a limit
+    'num_images': 270,  # test images that are followed, at most
+    'num_resamples': 500,  # of the intervals
+    # Methods whose course is drawn, where they are judged.
+    'shown': (
+      'maximum probability', 'ensemble: maximum probability', 'Mahalanobis',
+      'SNGP head', 'DUQ',
+    ),
+  })
+  # What differs in the configs of other networks, by a name for them.
+  kernels = config.copy_and_resolve_references()
+  steel_duq.add_kernels(kernels)
+  config.comparison.others = ConfigDict({
+    'kernels': {'duq': kernels.duq, 'model': {'dropout': 0.0}},
+    'spectral': {'training': {'spectral_norm': 3.0}},
+  })
   if arg == 'cifar10':
     config.comparison.held_out_classes = ('truck', 'cat')
     config.comparison.out_sets = ('held_out', 'textures')
@@ -70,15 +88,18 @@ def get_config(arg: str = '') -> ConfigDict:
     config.comparison.num_random_features = 32
     config.comparison.num_resamples = 20
     config.comparison.num_out = 12
+    config.abstention.num_strengths = 3
+    config.abstention.num_images = 12
+    config.abstention.num_resamples = 20
   return config
 
 
 def _cifar10() -> ConfigDict:
-  config = cifar10.get_config()
-  steel_config = steel.get_config()
-  config.model = steel_config.model
-  config.model.image_size = 32
-  config.model.stem = 'cifar'
-  config.training = steel_config.training
+  config = steel.get_config()
+  photographs = cifar10.get_config()
+  config.data = photographs.data
   config.data.validation_fraction = 0.15
+  config.model.normalise = 'imagenet'
+  config.training.num_epochs, config.training.end_epoch = 6, 5
+  config.training.flip = 0.5
   return config

@@ -4,6 +4,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
+import optax
 
 from experiments import runs
 from experiments import training_fields
@@ -11,6 +12,7 @@ from jaxsens import classifiers
 from jaxsens.data import sources
 from jaxsens.models import registry
 from jaxsens.uncertainty import duq
+from jaxsens.uncertainty import spectral
 from jaxsens.weights import convert
 from jaxsens.weights import manifest
 
@@ -42,7 +44,7 @@ def _with_head(key, config, network):
   if 'duq' not in config:
     return network
   source = sources.find(training_fields.source_name(config))
-  num_classes = len(source.classes(config.data))
+  num_classes = len(training_fields.class_names(config))
   size = training_fields.training_size(config)
   batch_size = config.training.batch_size
   return duq.make_network(
@@ -58,14 +60,25 @@ def _with_head(key, config, network):
 def _plain_network(key, config, dtype='float32'):
   source = sources.find(training_fields.source_name(config))
   return registry.create(
-    config.model.name, key, len(source.classes(config.data)),
+    config.model.name, key, len(training_fields.class_names(config)),
     in_channels=source.image_channels(config.data), dtype=jnp.dtype(dtype),
-    **options(config),
+    **_plain_options(config),
   )
 
 
 def options(config: ConfigDict) -> dict:
-  """What the config says of the network beside its name and its kernels."""
+  """What the config says of the network beside its name, for its checkpoint.
+
+  With kernels, `length_scale` and `num_dimensions` as well, see
+  `kernel_networks.blank`.
+  """
+  kernels = {} if 'duq' not in config else {
+    name: config.duq[name] for name in ('length_scale', 'num_dimensions')
+  }
+  return _plain_options(config) | kernels
+
+
+def _plain_options(config):
   return {
     name: config.model[name] for name in ('dropout', 'stem', 'padding')
     if name in config.model
@@ -118,3 +131,23 @@ def _filled(config, network):
     ''.join(f'; {note}' for note in loaded.notes),
   )
   return loaded.model, True
+
+
+def constraint(
+  key: jax.Array, network: nnx.Module, config: ConfigDict
+) -> optax.GradientTransformation | None:
+  """Returns what `training.spectral_norm` asks for, on all but the head."""
+  norm = training_fields.option(config, 'spectral_norm')
+  if not norm:
+    return None
+  source = sources.find(training_fields.source_name(config))
+  shape = (
+    *training_fields.training_size(config),
+    source.image_channels(config.data),
+  )
+  head = 'head' if 'duq' in config else registry.find(config.model.name).head
+  layers = spectral.find_layers(network, shape)
+  below = lambda name: f'{name}.'.startswith(f'{head}.')
+  return spectral.projection(
+    jax.random.fold_in(key, 4), [x for x in layers if not below(x.name)], norm
+  )

@@ -49,7 +49,6 @@ from jaxsens.training import snapshots
 training_hash = training_fields.training_hash
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Trained:
   """A classifier and how it came about.
@@ -175,6 +174,7 @@ def _fit(
       class_weights=weights,
       settings=settings,
       objective=training_fields.objective(config),
+      constraint=networks.constraint(key, model, config),
       on_step=watched.show_step,
       on_epoch=watched.show_epoch,
       on_resume=watched.resume,
@@ -263,7 +263,7 @@ def _save(path, model, config, size, data, digest, scored, metrics) -> None:
   source = sources.find(training_fields.source_name(config))
   checkpoints.save(path, model, checkpoints.Metadata(
     architecture=config.model.name,
-    class_names=source.classes(config.data), image_size=size,
+    class_names=training_fields.class_names(config), image_size=size,
     channels=source.image_channels(config.data), mean=normalise.mean,
     std=normalise.std, data=data, config_hash=digest,
     options=networks.options(config),

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from experiments import runs
+from jaxsens.data import sources
 from jaxsens.training import batches
 from jaxsens.training import loop
 from jaxsens.training import metrics
@@ -23,6 +24,8 @@ NOT_DATA = ('num_images', 'frame_width', 'only_recognised')
 _OPTIONS = {
   'image_size': 0, 'precision': 'float32', 'class_weights': 'balanced',
   'num_runs': 1, 'tensorboard': True, 'fraction': 1.0, 'placement': 'auto',
+  # The norm that layers are kept below, see `spectral`; 0 leaves them.
+  'spectral_norm': 0.0,
 }
 # What has no effect on the trained network.
 _NOT_TRAINING = ('num_runs', 'tensorboard', 'placement')
@@ -58,6 +61,16 @@ def training_hash(config: ConfigDict) -> str:
 def source_name(config: ConfigDict) -> str:
   """Returns the data source of a config, 'weld' where it names none."""
   return config.data.get('name', 'weld')
+
+
+def class_names(config: ConfigDict) -> tuple[str, ...]:
+  """Returns the names of the classes that the network answers with.
+
+  Those of the data, without `data.held_out_classes`.
+  """
+  names = sources.find(source_name(config)).classes(config.data)
+  held_out = config.data.get('held_out_classes', ())
+  return tuple(name for name in names if name not in held_out)
 
 
 def decisive(config: ConfigDict) -> dict:
@@ -160,6 +173,11 @@ def check(config: ConfigDict) -> None:
   if not 0 < option(config, 'fraction') <= 1:
     raise ValueError(
       f"training.fraction must be in (0, 1], got {option(config, 'fraction')}"
+    )
+  norm = option(config, 'spectral_norm')
+  if not (isinstance(norm, (int, float)) and norm >= 0):
+    raise ValueError(
+      f'training.spectral_norm must not be negative, got {norm!r}'
     )
   if config.training.num_epochs:
     settings(config, pretrained=True)

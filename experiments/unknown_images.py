@@ -1,6 +1,8 @@
 """Pictures of things that a classifier was not trained on."""
 
 from collections.abc import Sequence
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -62,17 +64,14 @@ def load(
 def without_classes(
   splits: image_sets.Splits, names: Sequence[str]
 ) -> tuple[image_sets.Splits, np.ndarray | None]:
-  """Returns the splits without some classes, and all images of these.
-
-  The names of the classes stay, so that a network has an output for each; one
-  without images learns never to answer so.
+  """Returns the splits of the other classes, and all images of these.
 
   Args:
     splits: training, validation and test set.
-    names: classes to take out.
+    names: classes to take out; the others are numbered anew, in their order.
 
   Raises:
-    ValueError: the data have no such class, or no other.
+    ValueError: the data have no such class, or fewer than two others.
   """
   if not names:
     return splits, None
@@ -83,15 +82,18 @@ def without_classes(
       f'comparison.held_out_classes must leave two of {known}, got '
       f'{tuple(names)}.'
     )
-  out = [known.index(name) for name in names]
-  parts = (splits.train, splits.validation, splits.test)
-  kept = [part.take(np.flatnonzero(~np.isin(part.labels, out)))
-          for part in parts]
-  left = [
-    np.stack(list(part.take(rows).images)) for part in parts
-    if len(rows := np.flatnonzero(np.isin(part.labels, out)))
-  ]
-  return image_sets.Splits(*kept), np.concatenate(left)
+  kept = np.array([k for k, name in enumerate(known) if name not in names])
+  parts, left = [], []
+  for part in (splits.train, splits.validation, splits.test):
+    inside = np.isin(part.labels, kept)
+    one = part.take(np.flatnonzero(inside))
+    parts.append(dataclasses.replace(
+      one, labels=np.searchsorted(kept, one.labels).astype(part.labels.dtype),
+      class_names=tuple(known[k] for k in kept),
+    ))
+    if not inside.all():
+      left.append(np.stack(list(part.take(np.flatnonzero(~inside)).images)))
+  return image_sets.Splits(*parts), np.concatenate(left)
 
 
 def draw_textures(
@@ -115,10 +117,14 @@ def draw_textures(
   drawn = []
   for k, kind in enumerate(kinds):
     keys = jax.random.split(jax.random.fold_in(key, k), -(-number // 4))
-    draw = lambda key, kind=kind: _toned(key, kind, size, channels)
-    drawn.append(jax.jit(jax.vmap(draw))(keys))
+    drawn.append(_draw_all(keys, kind, tuple(size), channels))
   in_turn = np.stack([np.asarray(x) for x in drawn], axis=1)
   return in_turn.reshape(-1, *size, channels)[:number]
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _draw_all(keys, kind, size, channels):
+  return jax.vmap(lambda key: _toned(key, kind, size, channels))(keys)
 
 
 def _toned(key, kind, size, channels):

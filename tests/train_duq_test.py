@@ -6,17 +6,22 @@ import tempfile
 
 from absl.testing import parameterized
 import numpy as np
+import pytest
 
 from configs import cifar10_duq
 from configs import steel_duq
 from configs import weld
 from configs import weld_duq
+from experiments import convert_weights
 from experiments import evaluate
 from experiments import runs
 from experiments import train
 from experiments import train_duq
 from experiments import training_fields
 from jaxsens import quantities
+from jaxsens.uncertainty import duq
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 
 def _small():
@@ -91,6 +96,14 @@ class RunTest(parameterized.TestCase):
     images = np.random.default_rng(0).random((4, 32, 32, 1), np.float32)
     log_kernels = np.asarray(classifier(images))
     self.assertTrue((log_kernels <= 0).all())
+    # Without the config, from what the checkpoint says of itself.
+    alone, _ = convert_weights.read_checkpoint(
+      workdir / 'chosen' / 'checkpoint'
+    )
+    self.assertIsInstance(alone, duq.Network)
+    np.testing.assert_allclose(
+      alone(classifier.preprocess(images)), log_kernels, rtol=1e-4, atol=1e-6
+    )
     certainty = evaluate.certainty_of(classifier, log_kernels)
     np.testing.assert_allclose(
       certainty, np.exp(log_kernels).max(1), rtol=1e-6

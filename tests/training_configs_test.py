@@ -5,7 +5,9 @@ import pathlib
 import subprocess
 import sys
 
+from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
@@ -202,3 +204,29 @@ def test_corrupt_image_ends_a_training_that_was_not_asked_to_skip_it(tmp_path):
   train.run(runs.resolve(config), tmp_path / 'run2')
   data = checkpoints.read_metadata(tmp_path / 'run2' / 'checkpoint').data
   assert '1 unreadable' in data and '04.bmp' in data
+
+
+def test_spectral_norm_of_a_config_leaves_out_the_head():
+  config = weld.get_config('small')
+  assert networks.constraint(jax.random.key(0), None, config) is None
+  digest = training_fields.training_hash(config)
+  config.training.spectral_norm = 0.5
+  assert training_fields.training_hash(config) != digest
+  network = networks.create(jax.random.key(0), config)
+  params = nnx.state(network, nnx.Param)
+  constraint = networks.constraint(jax.random.key(0), network, config)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = constraint.update(zeros, constraint.init(params), params)
+  moved = {
+    '.'.join(map(str, path)) for path, leaf in nnx.to_flat_state(updates)
+    if np.abs(leaf.get_value()).max() > 1e-6
+  }
+  assert 'conv1.kernel' in moved
+  assert not any(name.startswith(('fc', 'bn1')) for name in moved)
+
+
+def test_spectral_norm_below_zero_is_refused():
+  config = weld.get_config('small')
+  config.training.spectral_norm = -1.0
+  with pytest.raises(ValueError, match='spectral_norm must not be negative'):
+    training_fields.check(config)

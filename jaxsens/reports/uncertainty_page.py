@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
+from jaxsens.reports import comparison_curves
 from jaxsens.reports import page
 from jaxsens.reports import style
 
@@ -72,7 +73,8 @@ def render(result: Mapping[str, Any]) -> str:
     result: 'facts' by name; 'baseline', a method; 'out_sets', names;
       'larger_is_better' by measure; 'rows' of `comparison.Row.as_dict`;
       'conformal': a dict per kind of sets with 'method', 'asked', 'coverage',
-      'coverage_std', 'size' and 'empty'.
+      'coverage_std', 'size' and 'empty'; 'curves': 'coverages', 'false_rates'
+      and 'methods', see `uncertainty.comparison_curves`.
   """
   baseline = result['baseline']
   body = [
@@ -88,9 +90,30 @@ def render(result: Mapping[str, Any]) -> str:
     'many comparisons one in twenty is marked by chance.</p>\n',
     _table(result, ''),
   ]
+  curves = result['curves']
+  methods = curves['methods']
+  for figure, caption in (
+    (comparison_curves.plot_reliability(methods, baseline),
+     'Methods that have probabilities of their own: above the diagonal they '
+     'claim too little, below it too much.'),
+    (comparison_curves.plot_coverage(methods, curves['coverages'], baseline),
+     'The higher to the left, the better the certainty knows the wrong '
+     'answers; at the right end is the accuracy.'),
+  ):
+    if figure is not None:
+      caption += ' First network of each; the baseline in vermilion.'
+      body.append(page.picture(style.render_png(figure), caption, caption))
   for name in result['out_sets']:
     body.append(f'<h2>Unknown: {page.text(name)}</h2>\n')
     body.append(_table(result, f', {name}'))
+    caption = (
+      'The nearer to the upper left corner, the better. First network of each; '
+      'the baseline in vermilion.'
+    )
+    figure = comparison_curves.plot_roc(
+      methods, curves['false_rates'], baseline, name
+    )
+    body.append(page.picture(style.render_png(figure), caption, caption))
   body.append('<h2>Sets of classes</h2>\n')
   body.append(_sets(result['conformal']))
   return page.document('Uncertainty compared', ''.join(body))

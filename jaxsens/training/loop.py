@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
+import optax
 
 from jaxsens.training import batches
 from jaxsens.training import metrics
@@ -97,6 +98,7 @@ def fine_tune(
   class_weights: ArrayLike,
   settings: Settings,
   objective: objectives.Objective | None = None,
+  constraint: optax.GradientTransformation | None = None,
   on_step: Callable[[int, int, int], None] | None = None,
   on_epoch: Callable[[Epoch], None] | None = None,
   on_resume: Callable[[Sequence[Epoch]], None] | None = None,
@@ -117,6 +119,7 @@ def fine_tune(
     settings: see `Settings`.
     objective: what is minimised; default the cross-entropy that the settings
       ask for.
+    constraint: last link of the optimiser's chain, as `spectral.projection`.
     on_step: called after every update with the epoch, the number of updates
       done in it and the number of updates in an epoch.
     on_epoch: called after every epoch.
@@ -147,7 +150,8 @@ def fine_tune(
     train, settings.batch_size, devices=devices, placement=placement
   )
   run = _Run(
-    key, model, preprocess, weights, settings, feeder, objective, snapshots
+    key, model, preprocess, weights, settings, feeder, objective,
+    constraint, snapshots,
   )
   if run.history and on_resume is not None:
     on_resume(tuple(run.history))
@@ -176,7 +180,7 @@ class _Run:
 
   def __init__(
     self, key, model, preprocess, weights, settings, feeder, objective,
-    snapshots,
+    constraint, snapshots,
   ):
     # The first two are those of a plain split.
     self._key_shuffle, self._key_dropout = jax.random.split(key)
@@ -186,6 +190,8 @@ class _Run:
     self._snapshots = snapshots
     self._monitor = settings.make_monitor()
     optimizer = settings.make_optimizer(feeder.steps_per_epoch)
+    if constraint is not None:
+      optimizer = optax.chain(optimizer, constraint)
     self._graphdef, state = steps.initial(model, optimizer, settings)
     self._step = steps.make(
       self._graphdef, optimizer, preprocess, weights, settings, feeder,

@@ -25,6 +25,7 @@ References:
   Lu, Ie, Sha, Mean-field approximation to Gaussian-softmax integral, 2020.
 """
 
+from collections.abc import Sequence
 import dataclasses
 
 import jax
@@ -161,6 +162,49 @@ def fit(
   return Head(*map(jnp.asarray, (
     centre, scale, frequencies, phases, coefficients, whitening
   )))
+
+
+def choose(
+  key: jax.Array,
+  features: ArrayLike,
+  labels: ArrayLike,
+  num_classes: int,
+  held_out: ArrayLike,
+  held_out_labels: ArrayLike,
+  *,
+  num_features: int,
+  candidates: Sequence[tuple[float, float]],
+) -> tuple[float, float]:
+  """Returns the length scale and ridge with the likeliest held-out labels.
+
+  Under the mean-field logits of the 'gaussian' covariance.
+
+  Args:
+    key: see `fit`.
+    features, labels, num_classes: training images, see `fit`.
+    held_out: (M, D) features of other images.
+    held_out_labels: (M,) int in 0..K-1.
+    num_features: R.
+    candidates: pairs of length scale and ridge; the first of equals wins.
+
+  Raises:
+    ValueError: no candidates, or what `fit` refuses.
+  """
+  if not candidates:
+    raise ValueError('candidates must not be empty.')
+  held_out, held_out_labels = _checked(held_out, held_out_labels, num_classes)
+  losses = []
+  for length_scale, ridge in candidates:
+    head = fit(
+      key, features, labels, num_classes, num_features=num_features,
+      length_scale=length_scale, ridge=ridge,
+    )
+    logits = np.asarray(
+      head.mean_field(held_out.astype(np.float32)), np.float64
+    )
+    logs = special.log_softmax(logits, axis=1)
+    losses.append(-logs[np.arange(len(logs)), held_out_labels].mean())
+  return tuple(map(float, candidates[int(np.argmin(losses))]))
 
 
 def fit_softmax(

@@ -2,7 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 from sklearn import linear_model
+from sklearn import metrics
 
 from jaxsens.uncertainty import sngp
 
@@ -119,6 +121,34 @@ def test_head_is_a_pytree_and_answers_under_jit_in_float32():
   assert logits.dtype == np.float32
   np.testing.assert_allclose(logits, found.mean_field(x), rtol=1e-4, atol=1e-5)
   assert np.mean(np.argmax(logits, 1) == _data()[1]) > 0.8
+
+
+def test_chosen_pair_has_the_likeliest_held_out_labels():
+  features, labels = _data(60)
+  held_out, held_out_labels = _data(45, seed=1)
+  candidates = ((0.02, 1.0), (0.7, 0.1), (0.7, 300.0), (5.0, 1.0))
+  chosen = sngp.choose(
+    jax.random.key(0), features, labels, 3, held_out, held_out_labels,
+    num_features=64, candidates=candidates,
+  )
+  losses = []
+  for length_scale, ridge in candidates:
+    head = sngp.fit(
+      jax.random.key(0), features, labels, 3, num_features=64,
+      length_scale=length_scale, ridge=ridge,
+    )
+    logits = np.asarray(head.mean_field(np.float32(held_out)), np.float64)
+    losses.append(
+      metrics.log_loss(held_out_labels, special.softmax(logits, axis=1))
+    )
+  assert chosen == candidates[int(np.argmin(losses))]
+  # A kernel that sees nothing, and a prior that allows nothing, know less.
+  assert chosen == (0.7, 0.1)
+  with pytest.raises(ValueError, match='candidates must not be empty'):
+    sngp.choose(
+      jax.random.key(0), features, labels, 3, held_out, held_out_labels,
+      num_features=8, candidates=(),
+    )
 
 
 @pytest.mark.parametrize('options, message', [
