@@ -75,12 +75,10 @@ def _insistent_interrupts():
   Python drops an exception that comes up in a finaliser or in a callback of its
   garbage collector, and with it the interrupt, if it arrives there.
   """
-  repeats = []
+  repeats, main_thread = [], threading.get_ident()
 
   def interrupt(*_):
-    repeat = threading.Timer(
-      _REPEAT_AFTER, signal.raise_signal, [signal.SIGINT]
-    )
+    repeat = threading.Timer(_REPEAT_AFTER, _interrupt, [main_thread])
     repeats.append(repeat)
     repeat.start()
     raise KeyboardInterrupt
@@ -92,6 +90,13 @@ def _insistent_interrupts():
     signal.signal(signal.SIGINT, before)
     for repeat in repeats:
       repeat.cancel()
+
+
+def _interrupt(thread):
+  if hasattr(signal, 'pthread_kill'):  # ends what the thread waits for
+    signal.pthread_kill(thread, signal.SIGINT)
+  else:
+    signal.raise_signal(signal.SIGINT)
 
 
 def log_to_stderr() -> None:

@@ -18,6 +18,8 @@ from jaxsens.perturbations import chains
 from jaxsens.weights import convert
 from tests.oracles import torchvision_ops
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 def _ignore(line):
   del line

@@ -1,7 +1,13 @@
 """Fixtures that every test can ask for."""
 
+import os
+
 import jax
 import pytest
+
+# What tests start as programs of their own compiles quickly as well. JAX has
+# read its environment by now: nothing changes in this process.
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 
 @pytest.fixture(scope='module')

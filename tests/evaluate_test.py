@@ -13,6 +13,8 @@ from jaxsens.data import image_sets
 from jaxsens.models import registry
 from jaxsens.training import linear_baseline
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 def test_linear_baseline_separates_what_is_linear_and_knows_absent_classes():
   rng = np.random.default_rng(0)

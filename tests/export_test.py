@@ -18,6 +18,8 @@ from jaxsens.models import inference
 from jaxsens.models import registry
 from jaxsens.models import states
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 def _classifier(name='resnet18', size=(32, 32)):
   network = registry.create(name, jax.random.key(0), 3, in_channels=1)

@@ -26,6 +26,8 @@ from jaxsens.models import states
 from jaxsens.training import checkpoints
 from jaxsens.weights import convert
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 _ROOT = pathlib.Path(__file__).parents[1]
 
 

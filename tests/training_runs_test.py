@@ -19,6 +19,8 @@ from jaxsens.models import states
 from jaxsens.training import checkpoints
 from jaxsens.training import snapshots
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 
 def test_an_option_left_at_its_default_leaves_the_hash_as_it_was():
   config = weld.get_config('small')

@@ -28,6 +28,8 @@ from jaxsens.weights import safetensors
 from tests.oracles import torchvision_networks
 from tests.oracles import torchvision_ops
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 _ROOT = pathlib.Path(__file__).parents[1]
 SHARED = pathlib.Path(os.environ.get('JAXSENS_SHARED', '../shared'))
 

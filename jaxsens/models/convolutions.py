@@ -9,6 +9,8 @@ traced. Figures: batch 8, two cores, float32.
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
+import contextvars
 import functools
 
 import jax
@@ -20,6 +22,23 @@ from jaxsens.models import winograd
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 _NO_PADDING = ((0, 0), (0, 0))
+_PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+  'platform', default=None
+)
+
+
+@contextlib.contextmanager
+def for_platform(name: str) -> Iterator[None]:
+  """Gives what is traced within the forms of a platform, such as 'gpu'."""
+  token = _PLATFORM.set(name)
+  try:
+    yield
+  finally:
+    _PLATFORM.reset(token)
+
+
+def _on_cpu() -> bool:
+  return (_PLATFORM.get() or jax.default_backend()) == 'cpu'
 
 
 def padding_of(
@@ -81,7 +100,7 @@ def convolve(
   pads = padding_of(padding, size, stride, x.shape[1:3])
   if kernel.shape[2] == 1 < x.shape[-1]:
     return _convolve_channels(x, kernel, stride, pads)
-  if size == 1 and pads == _NO_PADDING and jax.default_backend() == 'cpu':
+  if size == 1 and pads == _NO_PADDING and _on_cpu():
     return _project(x, kernel, stride)
   if min(_result_size(x, size, stride, pads)) < size:
     return _convolve_patches(x, kernel, stride, pads)
@@ -120,7 +139,7 @@ def _convolve_channels(x, kernel, stride, pads):
   On CPU the sum of shifted images: 7 to 18 times as fast as XLA's grouped
   convolution for 3x3 filters.
   """
-  if jax.default_backend() != 'cpu':
+  if not _on_cpu():
     return _convolve(x, kernel, stride, pads, groups=x.shape[-1])
   size = kernel.shape[0]
   taps = kernel.reshape(size * size, -1)
@@ -145,7 +164,7 @@ def _is_thin(x_shape, kernel_shape, stride) -> bool:
   """Whether `_convolve_rows` is faster: small images of few channels on CPU."""
   size, _, channels, out_channels = kernel_shape
   return (
-    jax.default_backend() == 'cpu'
+    _on_cpu()
     and stride == 1
     and size > 3
     and x_shape[2] * max(channels, out_channels) <= _THIN_ROW
@@ -182,7 +201,7 @@ def _is_stem(shape: Sequence[int], stride: int) -> bool:
   """Whether `_convolve_stem` is faster: a stem of colour images on CPU."""
   size, _, channels, out_channels = shape
   return (
-    jax.default_backend() == 'cpu'
+    _on_cpu()
     and (stride, channels) == (2, 3)
     and (size == 7 or size == 3 and out_channels <= _NARROW_STEM)
   )
@@ -304,7 +323,7 @@ def max_pool(
       (before, after + _missing(side, before, after, size, stride))
       for side, (before, after) in zip(x.shape[1:3], pads, strict=True)
     )
-  if jax.default_backend() == 'cpu':
+  if _on_cpu():
     return _max_pool(size, stride, pads, x)
   return jax.lax.reduce_window(
     x, -jnp.inf, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1),

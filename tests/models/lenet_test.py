@@ -17,6 +17,8 @@ from jaxsens.models import states
 from jaxsens.training import loop
 from jaxsens.weights import convert
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 SHARED = pathlib.Path(os.environ.get('JAXSENS_SHARED', '../shared'))
 WEIGHTS = SHARED / 'weights' / 'cifar_net.pth'
 IMAGES = SHARED / 'data' / 'cifar10' / cifar10.FILE
