@@ -19,7 +19,7 @@ _COLORS = {
 _COURSES = {
   'accuracy': ('all answers right', style.MUTED, (0, (4, 2))),
   'coverage': ('accepted', style.ALONE, '-'),
-  'accepted_accuracy': ('accepted answers right', style.WRONG, '-'),
+  'accepted_accuracy': ('accepted answers right', style.INK, '-'),
 }
 _LINE = 0.27  # inches of a method
 _LABELS = 3.1  # for their names
@@ -34,7 +34,7 @@ def plot_flips(result: Mapping[str, Any]) -> matplotlib.figure.Figure:
   """
   rows = result['rows']
   height = _LINE * len(rows)
-  figure = style.new_figure(_LABELS + 6.9, height + 1.75)
+  figure = style.new_figure(_LABELS + 6.9, height + 1.55)
   style.add_title(
     figure, 'Does the certainty fall before the answer changes?',
     f'{_percent(result["abstention_rate"])} of unperturbed answers refused; '
@@ -95,8 +95,9 @@ def _draw_flips(axes, place, shares):
     start += width
   announced = shares['announced']
   if announced['lower'] is not None:
-    axes.hlines(place, announced['lower'], announced['upper'],
-                color=style.INK, lw=1.4)
+    for color, width in (('white', 3.6), (style.INK, 1.6)):
+      axes.hlines(place, announced['lower'], announced['upper'], color=color,
+                  lw=width)
   axes.scatter(shares['by chance']['value'], place, 22, color='white',
                marker='D', edgecolors=style.INK, linewidths=0.9, zorder=4)
 

@@ -107,8 +107,10 @@ class Head(nnx.Module):
 
   def log_kernels(self, features: jax.Array) -> jax.Array:
     """Returns -d (B, K), not positive, of features (B, D)."""
-    offsets = self.embed(features) - self.centroids()
-    return -jnp.mean(jnp.square(offsets), 1) / (2 * self.length_scale**2)
+    # In this order, a product of matrices without a copy of the kernels.
+    z = jnp.einsum('mkd,bd->mkb', self.kernels[...], features)
+    squares = jnp.square(z - self.centroids()[..., None])
+    return -jnp.mean(squares, 0).T / (2 * self.length_scale**2)
 
   def __call__(self, features: jax.Array) -> jax.Array:
     """Returns the log-kernels (B, K) of features (B, D)."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsens.models import convolutions
 from jaxsens.uncertainty import duq
 
 _MODES = ('eval', 'train')
@@ -108,7 +109,8 @@ class Objective:
       return log_kernels, nnx.split(model, nnx.Param, ...)[2]
 
     if self.penalty:
-      log_kernels, pull_back, moved = jax.vjp(forward, images, has_aux=True)
+      with convolutions.differentiated_twice():
+        log_kernels, pull_back, moved = jax.vjp(forward, images, has_aux=True)
       # d K = K d log K.
       gradients = pull_back(jnp.exp(log_kernels))[0]
       penalty = self.penalty * duq.penalty_of(
