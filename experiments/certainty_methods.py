@@ -54,13 +54,17 @@ class Method:
 
 
 def of_softmax(
-  outputs: Mapping[str, Outputs], labels: Mapping[str, np.ndarray]
+  outputs: Mapping[str, Outputs],
+  labels: Mapping[str, np.ndarray],
+  *,
+  suffix: str = '',
 ) -> list[Method]:
   """Returns the methods that read the logits of one network.
 
   Args:
     outputs: of the validation and test images at least.
     labels: of the validation images, for the temperature.
+    suffix: of their names.
   """
   methods = [
     Method(BASELINE, _plain(scores.maximum_probability), True),
@@ -79,7 +83,9 @@ def of_softmax(
     ))
   if len(outputs['test'].samples):
     methods += _of_samples('dropout')
-  return methods
+  return [
+    dataclasses.replace(method, name=method.name + suffix) for method in methods
+  ]
 
 
 def of_features(

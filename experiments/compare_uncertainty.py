@@ -90,9 +90,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
       if one.classifier.answers == 'log_kernels':
         judge([certainty_methods.of_kernels()], of_other)
       else:
+        suffix = f', {name}'
+        judge(certainty_methods.of_softmax(
+          of_other, data.labels, suffix=suffix
+        ), of_other)
         judge(certainty_methods.of_features(
           jax.random.fold_in(key_fit, i), asked, of_other, data.labels,
-          suffix=f', {name}',
+          suffix=suffix,
         ), of_other)
   runs.LOG.info('Resampling')
   rows = comparison.compare(
