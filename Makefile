@@ -27,6 +27,9 @@ benchmark: peers
 	$(BIN)/python -m experiments.benchmark --suite=evaluation
 	$(BIN)/python -m experiments.benchmark --suite=gpc --sections=functions,adaptive,bootstrap,coverage
 	$(BIN)/python -m experiments.benchmark --suite=perturbations
+	$(BIN)/python -m experiments.benchmark --suite=weights
+	$(BIN)/python -m experiments.benchmark --suite=models
+	$(BIN)/python -m experiments.benchmark --suite=kernels
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -3,6 +3,7 @@
     python -m experiments.benchmark --suite=evaluation
     python -m experiments.benchmark --suite=fit --output=fit.json
     python -m experiments.benchmark --suite=gpc --sections=functions,cifar
+    python -m experiments.benchmark --suite=kernels
     python -m experiments.benchmark --suite=models
     python -m experiments.benchmark --suite=perturbations
     python -m experiments.benchmark --suite=weights
@@ -81,6 +82,14 @@ QUICK = {
     'steel_recipe_images': 1,
     'steel_recipe_size': 400,
     'steel_truth_size': 64,
+  },
+  'kernels': {
+    'network': 'lenet',
+    'image_size': 32,
+    'batch_size': 4,
+    'forward_sizes': (2,),
+    'seconds': 0.01,
+    'num_rounds': 2,
   },
   'models': {
     'networks': ('lenet', 'squeezenet1_1'),

@@ -23,11 +23,12 @@ with torchvision's names, layouts and shapes:
 What the checkpoint says of its network (dropout, stem, padding, normalisation,
 names of the classes) stands in the header and counts again where such a file is
 the source. torchvision's networks have neither another stem nor another
-padding; whoever runs such weights there has to make them.
+padding; whoever runs such weights there has to make them. Networks with kernels
+get the names of `weights.kernel_names`; their length scale stands in the header
+alone, without which such a file is refused.
 """
 
 from collections.abc import Iterator
-import csv
 import dataclasses
 import json
 import pathlib
@@ -40,6 +41,7 @@ from absl import logging as absl_logging
 from flax import nnx
 import jax
 
+from experiments import kernel_networks
 from experiments import weight_sources
 from jaxsens import classifiers
 from jaxsens.models import registry
@@ -47,6 +49,7 @@ from jaxsens.models import states
 from jaxsens.training import checkpoints
 from jaxsens.weights import cache
 from jaxsens.weights import convert
+from jaxsens.weights import kernel_names
 from jaxsens.weights import manifest
 from jaxsens.weights import safetensors
 from jaxsens.weights import state_dicts
@@ -148,6 +151,8 @@ def convert_file(
   channels = request.channels or own.get('channels', 3)
   state_dict = state_dicts.read(source.path, entry=request.entry)
   lines = [_describe(source, state_dict)]
+  if kernel_names.are_in(state_dict):
+    return _with_kernels(source, request, own, state_dict, lines)
   given_classes = _classes(state_dict, known)
   num_classes = given_classes if num_classes is None else num_classes
   how = public.preprocessing if public else manifest.Preprocessing()
@@ -178,7 +183,7 @@ def convert_file(
   normalise = given if kept else GRAY
   names = own.get('class_names', ())
   if request.class_names or len(names) != num_classes:
-    names = _class_names(request.class_names, num_classes)
+    names = weight_sources.class_names(request.class_names, num_classes)
   facts = {
     'architecture': model, 'class_names': tuple(names), 'channels': channels,
     'mean': normalise.mean, 'std': normalise.std, 'options': options,
@@ -188,6 +193,25 @@ def convert_file(
   if public:
     facts |= {'image_size': (how.crop,) * 2, 'data': public.data}
   return loaded.model, facts, lines
+
+
+def _with_kernels(source, request, own, state_dict, lines):
+  """As `convert_file`; such a file is taken as it is or not at all."""
+  model, facts = kernel_networks.from_file(
+    source.path, own, state_dict, num_classes=request.num_classes,
+    channels=request.channels, padding=request.padding,
+    batch_norm_epsilon=request.batch_norm_epsilon,
+  )
+  if request.class_names:
+    facts['class_names'] = weight_sources.class_names(
+      request.class_names, len(facts['class_names'])
+    )
+  lines += [*weight_sources.unusual(facts['options']), (
+    f'{facts["architecture"]} with kernels of the length scale '
+    f'{facts["options"][kernel_networks.OPTION]:g}, '
+    f'{len(facts["class_names"])} classes'
+  )]
+  return model, facts, lines
 
 
 def _classes(state_dict, known: registry.Architecture) -> int:
@@ -236,24 +260,15 @@ def read_checkpoint(
     ValueError: it does not fit the network that it names.
   """
   metadata = checkpoints.read_metadata(folder)
-  blank = nnx.eval_shape(lambda: registry.create(
-    metadata.architecture, jax.random.key(0), len(metadata.class_names),
-    in_channels=metadata.channels, **metadata.options,
-  ))
-  return checkpoints.restore(folder, blank, expected={})
-
-
-def _class_names(path: str | None, number: int) -> tuple[str, ...]:
-  if path is None:
-    return tuple(f'class {i}' for i in range(number))
-  with open(path, newline='') as file:
-    if path.endswith('.csv'):
-      names = tuple(row['name'] for row in csv.DictReader(file))
-    else:
-      names = tuple(line.strip() for line in file if line.strip())
-  if len(names) != number:
-    raise ValueError(f'{path}: {len(names)} class names for {number} classes.')
-  return names
+  blank = kernel_networks.blank(
+    metadata.architecture, metadata.class_names, metadata.channels,
+    metadata.image_size, metadata.options,
+  )
+  try:
+    return checkpoints.restore(folder, blank, expected={})
+  except ValueError as error:
+    kernel_networks.explain(folder, metadata.options, error)
+    raise
 
 
 def write(
@@ -267,8 +282,12 @@ def write(
     f'{path.name}.safetensors'
   )
   path.parent.mkdir(parents=True, exist_ok=True)
+  if kernel_networks.OPTION in metadata.options:
+    arrays = kernel_names.to_torch_names(model)
+  else:
+    arrays = convert.to_torchvision_names(model, metadata.architecture)
   safetensors.write(
-    path, convert.to_torchvision_names(model, metadata.architecture),
+    path, arrays,
     metadata={
       'format': 'pt', 'architecture': metadata.architecture,
       weight_sources.HEADER: json.dumps({

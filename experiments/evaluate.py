@@ -1,6 +1,8 @@
-"""Assesses the classifier of a config on its test images.
+r"""Assesses the classifier of a config on its test images.
 
   python -m experiments.evaluate --config=configs/steel.py
+  python -m experiments.evaluate --config=configs/steel.py \
+    --coverage=0.8,0.9,0.95 --num_annotated=24
 
 Trains on first use, as `experiments.train` does. Writes `evaluation.json`,
 `evaluation.html` and `predictions.csv` into the run directory: accuracy,
@@ -9,13 +11,18 @@ least confident gains, a report per class, all with 95 % bootstrap intervals
 (over recordings where those are known); the least certain and the wrong answers
 as pictures; images per second, parameters, FLOPs, size; and a linear baseline
 (principal components, logistic regression) on the same split.
+
+`--coverage` are the shares of images to be answered. The least certainty that
+is accepted for each comes from the validation images, images of equal certainty
+being accepted together; what it does is told of the test images. The first one
+is that of the pictures and of the column `accepted` in `predictions.csv`.
+`--num_annotated` of the test images, the least certain first, -1 for all, are
+written one by one to `annotated`, with answer and certainty bar.
 """
 
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import csv
-import io
 import pathlib
 import time
 
@@ -26,24 +33,30 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
+from experiments import evaluation_files
 from experiments import runs
 from experiments import train
 from jaxsens import assessment
 from jaxsens import classifiers
-from jaxsens import files
 from jaxsens.data import image_sets
 from jaxsens.models import registry
 from jaxsens.models import states
-from jaxsens.reports import assessment_figures
 from jaxsens.reports import assessment_page
-from jaxsens.reports import style
 from jaxsens.training import linear_baseline
+from jaxsens.uncertainty import duq
+from jaxsens.uncertainty import scores
+from jaxsens.uncertainty import selection
 
 _BASELINE = flags.DEFINE_bool(
   'linear_baseline', True, 'Fit the linear baseline as well.'
 )
+_COVERAGE = flags.DEFINE_list(
+  'coverage', ['0.9'], 'Shares of the images to be answered, in (0, 1].'
+)
+_ANNOTATED = flags.DEFINE_integer(
+  'num_annotated', 0, 'Test images to write with answer and certainty; -1: all.'
+)
 _BATCHES = (1, 8, 32)
-_SHEET_IMAGES = 24
 _BASELINE_NUMBERS = 64**2  # of an image, which the linear baseline takes
 
 
@@ -53,8 +66,12 @@ def run(
   *,
   with_baseline: bool = True,
   num_samples: int = 500,
+  coverages: Sequence[float] = (0.9,),
+  num_annotated: int = 0,
 ) -> dict:
   """Assesses; returns the measures by name."""
+  if not all(0 < share <= 1 for share in coverages):
+    raise ValueError(f'coverage must be in (0, 1], got {tuple(coverages)}')
   runs.start(config, workdir)
   key_data, key_train, _, _, key_bootstrap = runs.split_keys(config)
   splits = train.load_data(key_data, config)
@@ -77,7 +94,29 @@ def run(
     )
   speed = measure_speed(classifier, images)
   facts = describe(config, trained, part)
-  _write(workdir, facts, parts, speed, part, images, logits)
+  certainty = certainty_of(classifier, logits)
+  thresholds, note = _thresholds(classifier, splits, coverages)
+  refusals = [
+    assessment.assess_refusal(
+      key_bootstrap, one, certainty, logits.argmax(1) == part.labels,
+      groups=_groups(part), num_samples=num_samples,
+    )
+    for one in thresholds
+  ]
+  evaluation_files.write(
+    workdir,
+    evaluation_files.Found(
+      facts, parts, speed, part, images, logits, certainty, refusals, note
+    ), num_annotated=num_annotated,
+  )
+  if not refusals:
+    runs.LOG.info('Nothing is refused: %s', note)
+  for one in refusals:
+    runs.LOG.info(
+      'coverage %g asked: %s', one.threshold.asked, ', '.join(
+        f'{name} {found.value:.4f}' for name, found in one.measures.items()
+      ),
+    )
   for measure, found in parts[name].measures.items():
     runs.LOG.info('%-24s %s', measure, assessment_page.describe(found))
   runs.LOG.info('Page: %s', workdir / 'evaluation.html')
@@ -95,6 +134,15 @@ def answer(
     padded = np.resize(chosen, (batch, *images.shape[1:]))
     batches.append(np.asarray(evaluate(classifier, padded))[: len(chosen)])
   return np.concatenate(batches)
+
+
+def certainty_of(
+  classifier: classifiers.Classifier, logits: np.ndarray
+) -> np.ndarray:
+  """Returns the largest softmax probability, or kernel, (N,)."""
+  if classifier.answers == 'log_kernels':
+    return np.asarray(duq.certainty(logits))
+  return np.asarray(scores.maximum_probability(logits))
 
 
 def measure_speed(
@@ -149,7 +197,12 @@ def describe(config, trained, part) -> dict:
   """Returns what network and data are, by name."""
   arrays = states.flatten(trained.network)
   size = (*trained.classifier.image_size, trained.classifier.channels)
-  return {
+  note = {}
+  if trained.classifier.answers == 'log_kernels':
+    note['probabilities'] = (
+      'kernels divided by their sum; certainty: the largest kernel'
+    )
+  return note | {
     'network': config.model.name,
     'input': f'{size[0]} x {size[1]} pixels, {size[2]} channels',
     'parameters': f'{registry.num_parameters(trained.network):,}',
@@ -162,6 +215,27 @@ def describe(config, trained, part) -> dict:
     'trained on': trained.metadata.data,
     'assessed on': f'{len(part)} images of {part.description}',
   }
+
+
+def _thresholds(
+  classifier, splits, coverages
+) -> tuple[list[selection.Threshold], str]:
+  """Thresholds by the validation images, and a sentence on them."""
+  part = splits.validation
+  if not len(part) or not len(splits.test):
+    missing = 'validation' if len(splits.test) else 'test'
+    return [], (
+      f'There are no {missing} images: a threshold is chosen by the validation '
+      'images and judged on the test images, and so there is none.'
+    )
+  certainty = certainty_of(classifier, answer(
+    classifier, image_sets.resize_all(part.images, classifier.image_size)
+  ))
+  return [selection.choose_threshold(certainty, c) for c in coverages], (
+    f'Each threshold is the largest that accepts at least its share of the '
+    f'{len(part)} validation images, equal certainties together; it is judged '
+    'on the test images. The validation images also chose the epoch.'
+  )
 
 
 def _groups(part) -> tuple[str, ...] | None:
@@ -186,47 +260,17 @@ def _baseline(key, splits, name, num_samples):
   )
 
 
-def _write(workdir, facts, parts, speed, part, images, logits) -> None:
-  names = part.class_names
-  p = np.asarray(jax.nn.softmax(logits, axis=1))
-  answers, certainty = p.argmax(1), p.max(1)
-  runs.write_json(workdir / 'evaluation.json', {
-    'facts': facts, 'speed': speed,
-    'parts': {name: one.as_dict() for name, one in parts.items()},
-  })
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['image', 'label', 'answer', 'certainty', *names])
-  for i in range(len(part)):
-    writer.writerow([
-      part.names[i], names[part.labels[i]], names[answers[i]],
-      f'{certainty[i]:.6f}', *(f'{x:.6f}' for x in p[i]),
-    ])
-  files.write_text(workdir / 'predictions.csv', text.getvalue())
-  sheets = []
-  wrong = np.flatnonzero(answers != part.labels)
-  for title, chosen in (
-    (f'{len(wrong)} wrong answers, the most certain first',
-     wrong[np.argsort(-certainty[wrong])]),
-    ('The least certain answers', np.argsort(certainty)),
-  ):
-    chosen = chosen[:_SHEET_IMAGES]
-    if len(chosen):
-      figure = assessment_figures.plot_answers(
-        images[chosen], [names[k] for k in answers[chosen]],
-        [names[k] for k in part.labels[chosen]], certainty[chosen], title,
-      )
-      sheets.append((title, style.render_png(figure)))
-  title = f'{facts["network"]} on {len(part)} images'
-  files.write_text(
-    workdir / 'evaluation.html',
-    assessment_page.render(title, facts, parts, speed, sheets),
-  )
+def _shares(texts: Sequence[str]) -> tuple[float, ...]:
+  try:
+    return tuple(map(float, texts))
+  except ValueError as error:
+    raise ValueError(f'--coverage needs numbers, got {texts}') from error
 
 
 if __name__ == '__main__':
   app.run(runs.make_main(
     lambda config, workdir: run(
-      config, workdir, with_baseline=_BASELINE.value
+      config, workdir, with_baseline=_BASELINE.value,
+      coverages=_shares(_COVERAGE.value), num_annotated=_ANNOTATED.value,
     )
   ))

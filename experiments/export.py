@@ -5,9 +5,11 @@
 
 `classifier.stablehlo` is read by `jax.export.deserialize`, `classifier.onnx` by
 any ONNX runtime. Both take images (B, H, W, C), float32 in [0, 1], any B, and
-return logits; normalisation is inside. Each is read back and compared with the
-classifier on test images; answers, differences and milliseconds a batch are
-written to `export.json` in the folder `export` of the run directory.
+return logits, or log-kernels of a network with kernels, whose exponentials are
+the certainty (`answers` in `export.json`); normalisation is inside. Each is
+read back and compared with the classifier on test images; answers, differences
+and milliseconds a batch are written to `export.json` in the folder `export` of
+the run directory.
 
 ONNX needs `pip install jax2onnx onnxruntime`.
 """
@@ -67,7 +69,10 @@ def run(
       'bytes': path.stat().st_size
     }
     runs.LOG.info('%s: %s', path, found[name])
-  report = {'class_names': list(classifier.class_names), 'formats': found}
+  report = {
+    'class_names': list(classifier.class_names),
+    'answers': classifier.answers, 'formats': found,
+  }
   runs.write_json(folder / 'export.json', report)
   return found
 
@@ -80,6 +85,7 @@ def portable(trained: train.Trained) -> classifiers.Classifier:
     inference.prepare(trained.network, shape, tiles=False),
     preprocess=given.preprocess, class_names=given.class_names,
     image_size=given.image_size, channels=given.channels,
+    answers=given.answers,
   )
 
 

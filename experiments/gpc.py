@@ -64,7 +64,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
       test = image_results.recognised(trained.classifier, test)
     frames = analysed_frames(test, config)
   quantities = quantities_lib.make_quantities(
-    config.quantities, trained.classifier.class_names
+    config.quantities, trained.classifier.class_names,
+    answers=trained.classifier.answers,
   )
   with stage('evaluation and indices'):
     views = image_results.make_views(space, chain, config.report)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -167,7 +168,9 @@ def make_image_result(
   key = jax.random.fold_in(key, i)
   space, push = views.space, make_push(quantities, label)
   outputs = push(logits)
-  probabilities = np.asarray(jax.nn.softmax(logits, axis=1))
+  # Of kernels each is a certainty of its own.
+  of = jnp.exp if quantities.answers == 'log_kernels' else jax.nn.softmax
+  probabilities = np.asarray(of(jnp.asarray(logits)))
   line = views.line_rows[space.names[0]]
   at_identity = line.start + _nearest(
     views.values[line, 0], views.identity[0]

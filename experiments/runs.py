@@ -49,7 +49,7 @@ def make_main(
     if _CONFIG.value is None:
       raise SystemExit('--config=configs/weld.py is needed')
     absl_logging.set_verbosity(absl_logging.WARNING)
-    _log_to_stderr()
+    log_to_stderr()
     config = resolve(_CONFIG.value)
     workdir = pathlib.Path(_WORKDIR.value or default_workdir(config))
     try:
@@ -99,7 +99,7 @@ def _interrupt(thread):
     signal.raise_signal(signal.SIGINT)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
   """Shows the project's own log; that of the libraries from warnings on."""
   handler = logging.StreamHandler(sys.stderr)
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))

@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from experiments import neighbours
+from experiments import networks
 from experiments import runs
 from experiments import training_fields
 from experiments import watching
@@ -40,17 +41,12 @@ from jaxsens.data import image_sets
 from jaxsens.data import sources
 from jaxsens.data.synthetic import weld as synthetic_weld
 from jaxsens.models import inference
-from jaxsens.models import registry
 from jaxsens.training import checkpoints
 from jaxsens.training import loop
 from jaxsens.training import repeats
 from jaxsens.training import snapshots
-from jaxsens.weights import convert
-from jaxsens.weights import manifest
 
 training_hash = training_fields.training_hash
-
-_GRAY = classifiers.Normalise(mean=(0.5,), std=(0.5,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Trained:
 
 def load_data(key: jax.Array, config: ConfigDict) -> image_sets.Splits:
   """Returns the images that a config asks for."""
-  name = source_name(config)
+  name = training_fields.source_name(config)
   if name != 'weld':
     options = {
       k: v for k, v in config.data.items()
@@ -92,11 +88,6 @@ def load_data(key: jax.Array, config: ConfigDict) -> image_sets.Splits:
     combine_synthetic=config.data.combine_synthetic,
     skip_unreadable=config.data.get('skip_unreadable', False),
   )
-
-
-def source_name(config: ConfigDict) -> str:
-  """Returns the data source of a config, 'weld' where it names none."""
-  return config.data.get('name', 'weld')
 
 
 def train_or_restore(
@@ -130,21 +121,23 @@ def train_or_restore(
   elif restored and (not found or kept.has_remains()):
     kept.finish()
   if not restored:
-    model, pretrained = _initial(key_init, config)
+    model, pretrained = networks.initial(key_init, config)
     if config.training.num_epochs:
       _fit(key_fit, model, pretrained, config, workdir, digest, splits(), kept)
     else:
       _keep(model, pretrained, config, path, digest, splits())
     kept.finish()
   model, metadata = checkpoints.restore(
-    path, nnx.eval_shape(lambda: _network(key_init, config)),
+    path, nnx.eval_shape(lambda: networks.create(key_init, config)),
     expected={'config_hash': digest},
   )
   size = training_fields.image_size(config)
   classifier = inference.classifier(
-    model, preprocess=_normalise(config), class_names=metadata.class_names,
-    image_size=size, channels=metadata.channels,
+    model, preprocess=networks.normalise(config),
+    class_names=metadata.class_names, image_size=size,
+    channels=metadata.channels,
     dtype=jnp.dtype(config.precision),
+    answers='log_kernels' if 'duq' in config else 'logits',
   )
   return Trained(classifier, model, metadata, restored)
 
@@ -177,9 +170,11 @@ def _fit(
   start = time.perf_counter()
   with watched:
     tuned = loop.fine_tune(
-      key, model, train, validation, preprocess=_normalise(config),
+      key, model, train, validation, preprocess=networks.normalise(config),
       class_weights=weights,
       settings=settings,
+      objective=training_fields.objective(config),
+      constraint=networks.constraint(key, model, config),
       on_step=watched.show_step,
       on_epoch=watched.show_epoch,
       on_resume=watched.resume,
@@ -242,6 +237,8 @@ def _keep(model, pretrained, config, path, digest, splits) -> None:
       f'training.num_epochs is 0 and there are no weights of '
       f'{config.model.name}: model.init is {config.model.init!r}'
     )
+  if 'duq' in config:
+    raise ValueError('kernels are trained: training.num_epochs must not be 0')
   part = 'validation' if len(splits.validation) else 'test'
   chosen = getattr(splits, part)
   size = training_fields.image_size(config)
@@ -250,7 +247,7 @@ def _keep(model, pretrained, config, path, digest, splits) -> None:
     loop.LabelledImages(
       image_sets.resize_all(chosen.images, size), chosen.labels
     ),
-    preprocess=_normalise(config),
+    preprocess=networks.normalise(config),
     class_weights=[1.0] * len(chosen.class_names),
   )
   data = f'none in this run, scored on {len(chosen)} of {chosen.description}'
@@ -262,13 +259,14 @@ def _keep(model, pretrained, config, path, digest, splits) -> None:
 
 
 def _save(path, model, config, size, data, digest, scored, metrics) -> None:
-  normalise = _normalise(config)
-  source = sources.find(source_name(config))
+  normalise = networks.normalise(config)
+  source = sources.find(training_fields.source_name(config))
   checkpoints.save(path, model, checkpoints.Metadata(
     architecture=config.model.name,
-    class_names=source.classes(config.data), image_size=size,
+    class_names=training_fields.class_names(config), image_size=size,
     channels=source.image_channels(config.data), mean=normalise.mean,
-    std=normalise.std, data=data, config_hash=digest, options=_options(config),
+    std=normalise.std, data=data, config_hash=digest,
+    options=networks.options(config),
     metrics={
       'validation_accuracy': scored.scores.accuracy,
       'validation_loss': scored.loss,
@@ -276,69 +274,6 @@ def _save(path, model, config, size, data, digest, scored, metrics) -> None:
       **metrics,
     },
   ))
-
-
-def _normalise(config) -> classifiers.Normalise:
-  channels = sources.find(source_name(config)).image_channels(config.data)
-  normalise = config.model.get('normalise', 'half')
-  if normalise == 'imagenet' and channels == 3:
-    return classifiers.IMAGENET
-  if normalise != 'half':
-    raise ValueError(
-      "model.normalise must be 'half' (mean and std 0.5) or, for RGB images, "
-      f"'imagenet', got {normalise!r} for {channels} channels"
-    )
-  return classifiers.Normalise(_GRAY.mean * channels, _GRAY.std * channels)
-
-
-def _network(key, config, dtype='float32'):
-  source = sources.find(source_name(config))
-  return registry.create(
-    config.model.name, key, len(source.classes(config.data)),
-    in_channels=source.image_channels(config.data), dtype=jnp.dtype(dtype),
-    **_options(config),
-  )
-
-
-def _options(config) -> dict:
-  """What the config says of the network beside its name."""
-  return {
-    name: config.model[name] for name in ('dropout', 'stem', 'padding')
-    if name in config.model
-  }
-
-
-def _initial(key, config):
-  """Returns the network and whether its values are pretrained."""
-  network = _network(key, config, training_fields.option(config, 'precision'))
-  if config.model.init == 'random':
-    return network, False
-  given = None if config.model.init == 'auto' else config.model.init
-  rgb = classifiers.IMAGENET
-  if given in manifest.PUBLIC_WEIGHTS:
-    path = manifest.fetch(given)
-    how = manifest.find(given).preprocessing
-    rgb = how.normalise
-    if how.padding != config.model.get('padding', 'torch'):
-      runs.LOG.warning(
-        'The weights %s were trained with model.padding=%s', given, how.padding
-      )
-  else:
-    path = manifest.find_pretrained(config.model.name, path=given)
-  if path is None:
-    runs.LOG.info('No pretrained weights on this machine; random initial ones')
-    return network, False
-  loaded = convert.load(
-    config.model.name, network, convert.read_state_dict(path), rgb=rgb,
-    gray=_GRAY,
-    # A head for other things is of no use even where their number is the same.
-    replace_head=config.training.num_epochs > 0,
-  )
-  runs.LOG.info(
-    'Initial weights from %s; new: %s%s', path, loaded.fresh,
-    ''.join(f'; {note}' for note in loaded.notes),
-  )
-  return loaded.model, True
 
 
 def _frame_size(width: int) -> tuple[int, int]:

@@ -9,9 +9,12 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from experiments import runs
+from jaxsens.data import sources
 from jaxsens.training import batches
 from jaxsens.training import loop
 from jaxsens.training import metrics
+from jaxsens.training import objectives
+from jaxsens.uncertainty import duq_objective
 
 # Learning rates for random initial values and for pretrained ones.
 _RATES = {False: 1e-3, True: 1e-4}
@@ -21,6 +24,8 @@ NOT_DATA = ('num_images', 'frame_width', 'only_recognised')
 _OPTIONS = {
   'image_size': 0, 'precision': 'float32', 'class_weights': 'balanced',
   'num_runs': 1, 'tensorboard': True, 'fraction': 1.0, 'placement': 'auto',
+  # The norm that layers are kept below, see `spectral`; 0 leaves them.
+  'spectral_norm': 0.0,
 }
 # What has no effect on the trained network.
 _NOT_TRAINING = ('num_runs', 'tensorboard', 'placement')
@@ -30,6 +35,11 @@ HASHED = (
   'image_size', 'num_epochs', 'batch_size', 'learning_rate', 'weight_decay',
   'warmup_epochs', 'end_epoch', 'final_factor',
 )
+# What `config.duq` says of the search and not of the network.
+SEARCHED = ('length_scales', 'penalties')
+# Where the objective takes the other fields of `config.duq` from.
+_OBJECTIVE = ('penalty', 'decay', 'norm_power', 'sides', 'centroids')
+_HEAD = ('num_dimensions', 'length_scale', 'initial_count')
 _PRECISIONS = ('float32', 'bfloat16')
 
 
@@ -42,8 +52,25 @@ def training_hash(config: ConfigDict) -> str:
     if name in HASHED or value != known.get(name)
   }
   parts = [fields['seed'], fields['data'], fields['model'], training]
+  if 'duq' in fields:
+    parts.append(fields['duq'])
   text = json.dumps(parts, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def source_name(config: ConfigDict) -> str:
+  """Returns the data source of a config, 'weld' where it names none."""
+  return config.data.get('name', 'weld')
+
+
+def class_names(config: ConfigDict) -> tuple[str, ...]:
+  """Returns the names of the classes that the network answers with.
+
+  Those of the data, without `data.held_out_classes`.
+  """
+  names = sources.find(source_name(config)).classes(config.data)
+  held_out = config.data.get('held_out_classes', ())
+  return tuple(name for name in names if name not in held_out)
 
 
 def decisive(config: ConfigDict) -> dict:
@@ -51,7 +78,12 @@ def decisive(config: ConfigDict) -> dict:
   model = config.model.to_dict()
   if config.training.image_size:
     del model['image_size']
-  return {
+  kernels = {}
+  if 'duq' in config:
+    kernels['duq'] = {
+      k: v for k, v in config.duq.to_dict().items() if k not in SEARCHED
+    }
+  return kernels | {
     'seed': config.seed,
     'data': {
       k: v for k, v in config.data.items()
@@ -129,6 +161,7 @@ def check(config: ConfigDict) -> None:
         f'config.training has no field {name!r}{hint} Known: '
         f'{", ".join(sorted(known))}'
       )
+  objective(config)
   image_size(config)
   training_size(config)
   batches.check_placement(option(config, 'placement'))
@@ -140,6 +173,11 @@ def check(config: ConfigDict) -> None:
   if not 0 < option(config, 'fraction') <= 1:
     raise ValueError(
       f"training.fraction must be in (0, 1], got {option(config, 'fraction')}"
+    )
+  norm = option(config, 'spectral_norm')
+  if not (isinstance(norm, (int, float)) and norm >= 0):
+    raise ValueError(
+      f'training.spectral_norm must not be negative, got {norm!r}'
     )
   if config.training.num_epochs:
     settings(config, pretrained=True)
@@ -153,6 +191,25 @@ def settings(config: ConfigDict, pretrained: bool) -> loop.Settings:
   }
   fields['learning_rate'] = fields['learning_rate'] or _RATES[pretrained]
   return loop.Settings(**fields)
+
+
+def objective(config: ConfigDict) -> objectives.Objective | None:
+  """Returns what the network of a config minimises; None: cross-entropy.
+
+  Raises:
+    ValueError: a field of `config.duq` is unknown, missing or makes no sense.
+  """
+  if 'duq' not in config:
+    return None
+  known = {*_OBJECTIVE, *_HEAD, *SEARCHED}
+  if set(config.duq) - known or {*_OBJECTIVE, *_HEAD} - set(config.duq):
+    raise ValueError(
+      f'config.duq has the fields {sorted(config.duq)}, known are '
+      f'{sorted(known)}, of which only {SEARCHED} may be absent'
+    )
+  return duq_objective.Objective(
+    **{name: config.duq[name] for name in _OBJECTIVE}
+  )
 
 
 def class_weights(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
+import csv
 import dataclasses
 import hashlib
 import json
@@ -196,6 +197,28 @@ def own_facts(path: pathlib.Path) -> dict[str, Any]:
   except (ValueError, AttributeError) as error:
     raise ValueError(f'{path}: damaged entry {HEADER!r}: {error}') from error
   return facts
+
+
+def class_names(path: str | None, number: int) -> tuple[str, ...]:
+  """Returns the names in a text file, or csv with a column `name`.
+
+  Args:
+    path: the file; None makes names up.
+    number: how many there must be.
+
+  Raises:
+    ValueError: there is another number of them.
+  """
+  if path is None:
+    return tuple(f'class {i}' for i in range(number))
+  with open(path, newline='') as file:
+    if path.endswith('.csv'):
+      names = tuple(row['name'] for row in csv.DictReader(file))
+    else:
+      names = tuple(line.strip() for line in file if line.strip())
+  if len(names) != number:
+    raise ValueError(f'{path}: {len(names)} class names for {number} classes.')
+  return names
 
 
 def unusual(options: Mapping[str, Any]) -> Iterator[str]:

@@ -137,13 +137,14 @@ def assess(
   found = {}
   for name, measure in _measures(class_names).items():
     interval = (np.nan, np.nan)
-    if num_samples:
+    value = float(measure(logits, probabilities, labels))
+    # The area of images of one class is none on every resample.
+    if num_samples and not np.isnan(value):
       interval = resampling.bootstrap(
         key, measure, (logits, probabilities, labels), groups=groups,
         num_samples=num_samples,
       )
-    value = measure(logits, probabilities, labels)
-    found[name] = Measure(float(value), *interval)
+    found[name] = Measure(value, *interval)
   answers = probabilities.argmax(1)
   return Assessment(
     tuple(class_names), len(labels), found,
@@ -159,6 +160,74 @@ def assess(
       probabilities.max(1), answers == labels
     ),
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+  """What answering only above a threshold makes of the answers.
+
+  Attributes:
+    threshold: see `selection.choose_threshold`.
+    measures: those of `selection.refusal_measures` by name.
+  """
+
+  threshold: selection.Threshold
+  measures: dict[str, Measure]
+
+  def as_dict(self) -> dict:
+    """Returns numbers ready for JSON, None for NaN."""
+    plain = lambda x: None if np.isnan(x) else x
+    return {
+      'threshold': dataclasses.asdict(self.threshold),
+      'measures': {
+        name: {k: plain(x) for k, x in dataclasses.asdict(m).items()}
+        for name, m in self.measures.items()
+      },
+    }
+
+
+def assess_refusal(
+  key: jax.Array,
+  threshold: selection.Threshold,
+  certainty: ArrayLike,
+  correct: ArrayLike,
+  *,
+  groups: Sequence[str] | None = None,
+  num_samples: int = 1000,
+) -> Refusal:
+  """Returns what a threshold makes of answers.
+
+  The intervals are over the images that are judged; the threshold stays.
+
+  Args:
+    key: of the resamples.
+    threshold: chosen on other images.
+    certainty: (N,).
+    correct: (N,) bool.
+    groups: see `assess`.
+    num_samples: see `assess`. No interval either where a measure does not
+      exist on more than half of the resamples.
+
+  Raises:
+    ValueError: other shapes, or no answers.
+  """
+  accepted, correct = threshold.accepts(certainty), np.asarray(correct)
+  values = selection.refusal_measures(accepted, correct)
+  drawn = [
+    selection.refusal_measures(accepted[rows], correct[rows])
+    for rows in resampling.resamples(
+      key, len(accepted), num_samples=num_samples,
+      groups=None if groups is None else np.asarray(groups),
+    )
+  ]
+  found = {}
+  for name, value in values.items():
+    known = [x for one in drawn if not np.isnan(x := one[name])]
+    interval = (np.nan, np.nan)
+    if known and 2 * len(known) >= num_samples and not np.isnan(value):
+      interval = resampling.percentiles(known, 0.95)
+    found[name] = Measure(value, *interval)
+  return Refusal(threshold, found)
 
 
 def _measures(class_names) -> dict[str, Callable]:

@@ -61,6 +61,9 @@ class Normalise:
 IMAGENET = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """Normalisation of torchvision's ImageNet weights."""
 
+ANSWERS = ('logits', 'log_kernels')
+"""What the columns of an answer may be, see `Classifier.answers`."""
+
 
 @functools.partial(
   jax.tree_util.register_dataclass,
@@ -71,6 +74,7 @@ IMAGENET = Normalise(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     'class_names',
     'image_size',
     'channels',
+    'answers',
   ],
 )
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +91,9 @@ class Classifier:
     class_names: the K names, in the order of the logits; static.
     image_size: (height, width) in pixels that the network takes; static.
     channels: 1 for gray, 3 for RGB; static.
+    answers: 'logits', of which a softmax makes probabilities, or 'log_kernels',
+      whose exponentials are in [0, 1] and do not sum to one, see
+      `uncertainty.duq`; static. Either way the largest column is the answer.
   """
 
   apply_fn: Callable[[Any, jax.Array], jax.Array]
@@ -95,12 +102,17 @@ class Classifier:
   class_names: tuple[str, ...]
   image_size: tuple[int, int]
   channels: int
+  answers: str = 'logits'
 
   def __post_init__(self):
     _set_static(self, 'class_names', _checked_names(self.class_names))
     _set_static(self, 'image_size', _checked_size(self.image_size))
     if int(self.channels) < 1:
       raise ValueError(f'channels must be at least 1, got {self.channels}.')
+    if self.answers not in ANSWERS:
+      raise ValueError(
+        f'answers must be one of {ANSWERS}, got {self.answers!r}.'
+      )
     for field in ('apply_fn', 'preprocess'):
       if not callable(getattr(self, field)):
         raise TypeError(
@@ -163,6 +175,7 @@ def from_flax(
   class_names: Sequence[str],
   image_size: tuple[int, int],
   channels: int,
+  answers: str = 'logits',
 ) -> Classifier:
   """Returns the classifier of any Flax NNX module that maps images to logits.
 
@@ -175,6 +188,7 @@ def from_flax(
     class_names: see `Classifier`.
     image_size: see `Classifier`.
     channels: see `Classifier`.
+    answers: see `Classifier`.
 
   Returns:
     The classifier; its `params` are the whole state of the module.
@@ -189,6 +203,7 @@ def from_flax(
     class_names=tuple(class_names),
     image_size=image_size,
     channels=channels,
+    answers=answers,
   )
 
 

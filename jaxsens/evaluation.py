@@ -122,7 +122,8 @@ class Evaluator:
     store: where finished chunks are kept; None keeps nothing.
     mesh: devices to share the nodes of every batch; None uses the default one.
     num_draws: draws of random perturbations at every node. Of more than one,
-      the quantities are those of the mean of the softmax probabilities.
+      the quantities are those of the mean of the softmax probabilities, or of
+      the kernels.
   """
 
   classifier: classifiers.Classifier
@@ -355,10 +356,12 @@ def _make_run_chunk(perturb, quantities, mesh, num_draws):
       logits = run_draw(classifier, prepared, values, key)
     else:
       # One draw after the other: memory does not grow with their number.
+      normalise = (
+        jax.nn.log_softmax if classifier.answers == 'logits' else lambda x: x
+      )
       log_probabilities = jax.lax.map(
-        lambda one: jax.nn.log_softmax(
-          run_draw(classifier, prepared, values, one)
-        ), jax.random.split(key, num_draws),
+        lambda one: normalise(run_draw(classifier, prepared, values, one)),
+        jax.random.split(key, num_draws),
       )
       logits = jax.nn.logsumexp(log_probabilities, axis=0) - np.log(num_draws)
     return jax.vmap(quantities, (0, None))(logits, label)

@@ -3,6 +3,11 @@
 Each quantity is a pure function (logits (C,), label ()) -> (k,) with k fixed by
 the number of classes. `Quantities` joins several into one function, so that one
 pass through the network serves all of them.
+
+What may be read off depends on what the classifier answers: of logits a softmax
+makes probabilities; log-kernels (`Classifier.answers`) are each a value of its
+own, and a softmax of them would hide that all kernels are small. A quantity
+that an answer does not have is refused.
 """
 
 from collections.abc import Sequence
@@ -56,6 +61,29 @@ def correctness(logits: jax.Array, label: jax.Array) -> jax.Array:
   return (jnp.argmax(logits) == label).astype(logits.dtype)[None]
 
 
+def certainty(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns the largest softmax probability, (1,)."""
+  del label
+  return jnp.max(jax.nn.softmax(logits))[None]
+
+
+def kernels(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns the kernel of every class, (C,), from log-kernels."""
+  del label
+  return jnp.exp(logits)
+
+
+def kernel(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns the kernel of the true class, (1,), from log-kernels."""
+  return jnp.exp(logits[label])[None]
+
+
+def kernel_certainty(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns the largest kernel, (1,), from log-kernels."""
+  del label
+  return jnp.exp(jnp.max(logits))[None]
+
+
 _FUNCTIONS = {
   'logits': logits,
   'probabilities': probabilities,
@@ -64,14 +92,30 @@ _FUNCTIONS = {
   'entropy': entropy,
   'loss': loss,
   'correctness': correctness,
+  'certainty': certainty,
 }
-_PER_CLASS = {'logits': 'logit of {}', 'probabilities': 'probability of {}'}
+_OF_KERNELS = {
+  'logits': logits,
+  'kernels': kernels,
+  'kernel': kernel,
+  'margin': margin,
+  'correctness': correctness,
+  'certainty': kernel_certainty,
+}
+_OF_ANSWERS = {'logits': _FUNCTIONS, 'log_kernels': _OF_KERNELS}
+_PER_CLASS = {
+  'logits': 'logit of {}',
+  'probabilities': 'probability of {}',
+  'kernels': 'kernel of {}',
+}
 _SINGLE = {
   'probability': 'probability of the true class',
   'margin': 'margin of the true class',
   'entropy': 'entropy',
   'loss': 'loss',
   'correctness': 'correctness',
+  'certainty': 'certainty',
+  'kernel': 'kernel of the true class',
 }
 
 
@@ -82,10 +126,12 @@ class Quantities:
   Attributes:
     names: keys of the quantities, in the order of the outputs.
     class_names: the C names of the classes.
+    answers: what the classifier answers, see `Classifier.answers`.
   """
 
   names: tuple[str, ...]
   class_names: tuple[str, ...]
+  answers: str = 'logits'
 
   @property
   def output_names(self) -> tuple[str, ...]:
@@ -112,27 +158,41 @@ class Quantities:
   def __call__(self, logits: jax.Array, label: jax.Array) -> jax.Array:
     """Returns the outputs (K,) of one image from its logits (C,)."""
     return jnp.concatenate([
-      _FUNCTIONS[name](logits, label) for name in self.names
+      _OF_ANSWERS[self.answers][name](logits, label) for name in self.names
     ])
 
 
 def make_quantities(
-  names: Sequence[str], class_names: Sequence[str]
+  names: Sequence[str],
+  class_names: Sequence[str],
+  *,
+  answers: str = 'logits',
 ) -> Quantities:
   """Returns the named quantities joined into one function.
 
   Args:
-    names: some of 'logits', 'probabilities', 'probability' (of the true class),
-      'margin', 'entropy', 'loss', 'correctness'.
+    names: of logits some of 'logits', 'probabilities', 'probability' (of the
+      true class), 'margin', 'entropy', 'loss', 'correctness', 'certainty' (the
+      largest probability); of log-kernels 'logits' (themselves), 'kernels',
+      'kernel' (of the true class), 'margin', 'correctness', 'certainty' (the
+      largest kernel).
     class_names: the C names of the classes.
+    answers: `Classifier.answers`.
 
   Raises:
-    ValueError: an unknown name (the known ones are listed) or a repeated one.
+    ValueError: a repeated name or one that the answers do not have (those that
+      they have are listed).
   """
-  unknown = [name for name in names if name not in _FUNCTIONS]
-  if unknown or len(set(names)) < len(names) or not names:
+  if answers not in _OF_ANSWERS:
     raise ValueError(
-      f'quantities must be distinct and among {", ".join(_FUNCTIONS)}; '
+      f'answers must be one of {tuple(_OF_ANSWERS)}, got {answers!r}'
+    )
+  known = _OF_ANSWERS[answers]
+  unknown = [name for name in names if name not in known]
+  if unknown or len(set(names)) < len(names) or not names:
+    of = '' if answers == 'logits' else f' of {answers}'
+    raise ValueError(
+      f'quantities{of} must be distinct and among {", ".join(known)}; '
       f'got {tuple(names)}'
     )
-  return Quantities(tuple(names), tuple(class_names))
+  return Quantities(tuple(names), tuple(class_names), answers)

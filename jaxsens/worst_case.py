@@ -133,7 +133,9 @@ def make_objective(
     raise ValueError(
       f'label: {label} is not among the {len(classifier.class_names)} classes'
     )
-  one = quantities.make_quantities((quantity,), classifier.class_names)
+  one = quantities.make_quantities(
+    (quantity,), classifier.class_names, answers=classifier.answers
+  )
   return jax.tree_util.Partial(
     _Objective(chain, one, _SIGNS[quantity]), classifier,
     chain.prepare(image), jnp.asarray(label), key,

@@ -4,6 +4,7 @@ import pytest
 from sklearn import metrics
 
 from jaxsens import assessment
+from jaxsens.uncertainty import selection
 
 NAMES = ('crazing', 'patches', 'scratches')
 
@@ -89,3 +90,50 @@ def test_class_without_images_has_no_curve_and_no_say_in_the_means():
 def test_bad_answers_are_refused(change, message):
   with pytest.raises(ValueError, match=message):
     assessment.assess(jax.random.key(0), *change(*_answers()), NAMES)
+
+
+def test_refusal_has_intervals_around_its_measures_and_keeps_recordings():
+  rng = np.random.default_rng(0)
+  threshold = selection.choose_threshold(rng.random(200), 0.8)
+  certainty, correct = rng.random(300), rng.random(300) < 0.8
+  of = lambda **options: assessment.assess_refusal(
+    jax.random.key(0), threshold, certainty, correct, num_samples=400,
+    **options,
+  ).measures
+  found = of()
+  for name, value in selection.refusal_measures(
+    certainty >= threshold.value, correct
+  ).items():
+    one = found[name]
+    assert one.value == value and one.lower < value < one.upper, name
+  half = 1.96 * (0.8 * 0.2 / 300) ** 0.5
+  share = found['coverage']
+  np.testing.assert_allclose((share.upper - share.lower) / 2, half, rtol=0.2)
+  # Recordings of one image each tell as much; of all images, nothing.
+  alone = of(groups=[str(i) for i in range(300)])['coverage']
+  np.testing.assert_allclose(
+    [alone.lower, alone.upper], [share.lower, share.upper], atol=0.02
+  )
+  together = of(groups=['a'] * 300)['coverage']
+  assert together.lower == together.value == together.upper
+
+
+def test_refusal_of_right_answers_only_has_no_share_of_the_wrong():
+  found = assessment.assess_refusal(
+    jax.random.key(0), selection.choose_threshold([0.5], 1.0), [0.4, 0.6],
+    [True, True], num_samples=20,
+  ).as_dict()
+  assert found['measures']['wrong answers refused'] == {
+    'value': None, 'lower': None, 'upper': None
+  }
+  assert found['measures']['coverage']['value'] == 0.5
+  assert found['threshold']['value'] == 0.5
+
+
+def test_images_of_one_class_only_are_assessed_without_area():
+  logits, _ = _answers()
+  found = assessment.assess(
+    jax.random.key(0), logits, np.ones(60, int), NAMES, num_samples=20
+  )
+  assert np.isnan(found.measures['AUC'].value)
+  assert found.measures['accuracy'].lower <= found.measures['accuracy'].value

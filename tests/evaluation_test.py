@@ -294,7 +294,7 @@ def test_nodes_shared_over_eight_devices_give_the_same_outputs(tmp_path):
   assert process.wait() == 0
   expected = _evaluator()(jax.random.key(0), _image(), 1, _values(120))
   np.testing.assert_allclose(
-    np.load(tmp_path / 'mesh.npy'), expected, atol=1e-5, rtol=1e-5
+    np.load(tmp_path / 'mesh.npy'), expected, atol=5e-5, rtol=1e-5
   )
 
 

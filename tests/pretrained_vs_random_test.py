@@ -4,6 +4,7 @@ import pytest
 from scipy import stats
 
 from configs import pretrained_vs_random as config_module
+from experiments import networks
 from experiments import pretrained_vs_random
 from experiments import train
 from jaxsens.training import loop
@@ -62,14 +63,14 @@ def test_random_networks_of_two_seeds_differ_and_guess():
   """Unlike the study in which the network without pretraining had it."""
   config = config_module.get_config('small')
   config.model.init = 'random'
-  networks = [
-    train._initial(jax.random.key(seed), config)[0] for seed in (0, 1)
+  two = [
+    networks.initial(jax.random.key(seed), config)[0] for seed in (0, 1)
   ]
-  kernels = [np.asarray(n.conv1.kernel[...]) for n in networks]
+  kernels = [np.asarray(n.conv1.kernel[...]) for n in two]
   assert np.abs(kernels[0] - kernels[1]).max() > 0.1
   rng = np.random.default_rng(0)
   images = rng.normal(size=(256, 32, 32, 1)).astype(np.float32)
-  answers = np.asarray(jax.jit(lambda n, x: n(x))(networks[0], images))
+  answers = np.asarray(jax.jit(lambda n, x: n(x))(two[0], images))
   counts = np.bincount(answers.argmax(1), minlength=6)
   labels = rng.integers(0, 6, 256)
   # Answers know nothing of labels: five standard errors around 1/6.

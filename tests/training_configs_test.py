@@ -5,7 +5,9 @@ import pathlib
 import subprocess
 import sys
 
+from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from configs import filter_labels
 from configs import severstal
 from configs import weld
+from experiments import networks
 from experiments import runs
 from experiments import train
 from experiments import training_fields
@@ -92,7 +95,7 @@ def test_labels_are_trained_on_as_in_the_thesis():
   assert settings.weight_decay == 1e-3 and settings.num_epochs == 40
   assert monitor.early_limit == 10 and monitor.replacement_limit == 0
   assert settings.augmentation == 'rand_augment' and settings.magnitude == 9
-  assert train._normalise(config).mean == (0.485, 0.456, 0.406)
+  assert networks.normalise(config).mean == (0.485, 0.456, 0.406)
   assert training_fields.image_size(config) == (224, 224)
 
 
@@ -121,7 +124,7 @@ def test_weights_of_squeezenet_enter_the_network_of_two_stages(tmp_path):
   config = severstal.get_config()
   config.model.init = str(tmp_path / 'w.npz')
   config.data.root = 'none'
-  network, pretrained = train._initial(jax.random.key(1), config)
+  network, pretrained = networks.initial(jax.random.key(1), config)
   assert pretrained
   found = states.flatten(network)
   for name, array in arrays.items():
@@ -203,3 +206,29 @@ def test_corrupt_image_ends_a_training_that_was_not_asked_to_skip_it(tmp_path):
   train.run(runs.resolve(config), tmp_path / 'run2')
   data = checkpoints.read_metadata(tmp_path / 'run2' / 'checkpoint').data
   assert '1 unreadable' in data and '04.bmp' in data
+
+
+def test_spectral_norm_of_a_config_leaves_out_the_head():
+  config = weld.get_config('small')
+  assert networks.constraint(jax.random.key(0), None, config) is None
+  digest = training_fields.training_hash(config)
+  config.training.spectral_norm = 0.5
+  assert training_fields.training_hash(config) != digest
+  network = networks.create(jax.random.key(0), config)
+  params = nnx.state(network, nnx.Param)
+  constraint = networks.constraint(jax.random.key(0), network, config)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = constraint.update(zeros, constraint.init(params), params)
+  moved = {
+    '.'.join(map(str, path)) for path, leaf in nnx.to_flat_state(updates)
+    if np.abs(leaf.get_value()).max() > 1e-6
+  }
+  assert 'conv1.kernel' in moved
+  assert not any(name.startswith(('fc', 'bn1')) for name in moved)
+
+
+def test_spectral_norm_below_zero_is_refused():
+  config = weld.get_config('small')
+  config.training.spectral_norm = -1.0
+  with pytest.raises(ValueError, match='spectral_norm must not be negative'):
+    training_fields.check(config)

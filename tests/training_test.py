@@ -17,6 +17,7 @@ from jaxsens.training import losses
 from jaxsens.training import metrics
 from jaxsens.training import optimizers
 from jaxsens.training import schedules
+from jaxsens.uncertainty import spectral
 
 GRAY = classifiers.Normalise((0.5,), (0.5,))
 
@@ -495,3 +496,18 @@ def test_history_is_ready_for_json():
   assert fields['validation']['scores']['confusion'] == (
     epoch.validation.scores.confusion
   )
+
+
+def test_constraint_holds_after_every_update_and_not_without_it():
+  shape = (8, 8, 1)
+  found = spectral.find_layers(_network(), shape, exclude=('fc',))
+  constraint = spectral.projection(jax.random.key(1), found, 0.5)
+  norms = []
+  for one in (constraint, None):
+    tuned = _fine_tune(num_epochs=3, constraint=one)
+    params = nnx.state(tuned.last, nnx.Param)
+    vectors = spectral.initial(jax.random.key(2), found)
+    norms.append(float(
+      spectral.norms(params, found, vectors, num_steps=300)[0][0]
+    ))
+  assert norms[0] < 0.55 < norms[1]

@@ -111,7 +111,7 @@ class CNN(networks.Network):
     if train and key is not None:
       keys = jax.random.split(key)
     x = self.features(images)
-    x = x.transpose(0, 3, 1, 2).reshape(len(x), -1).astype(jnp.float32)
+    x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1).astype(jnp.float32)
     for index, key in zip((0, 3), keys, strict=True):
       x = self.classifier[index](x)
       x = layers.relu(layers.dropout(x, self.dropout, train=train, key=key))

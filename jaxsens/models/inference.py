@@ -154,6 +154,7 @@ def classifier(
   image_size: tuple[int, int],
   channels: int,
   dtype: DTypeLike = jnp.float32,
+  answers: str = 'logits',
 ) -> classifiers.Classifier:
   """Returns the classifier of a network, prepared for inference.
 
@@ -164,11 +165,12 @@ def classifier(
     image_size: (height, width) in pixels.
     channels: 1 for gray, 3 for RGB.
     dtype: see `prepare`.
+    answers: see `classifiers.Classifier`.
   """
   return classifiers.from_flax(
     prepare(model, (*image_size, channels), dtype=dtype),
     preprocess=preprocess, class_names=class_names, image_size=image_size,
-    channels=channels,
+    channels=channels, answers=answers,
   )
 
 

@@ -84,7 +84,7 @@ class LeNet(networks.Network):
 
   def _embed(self, images, train, key):
     x = self.features(images)
-    x = x.transpose(0, 3, 1, 2).reshape(len(x), -1).astype(jnp.float32)
+    x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1).astype(jnp.float32)
     return layers.relu(self.fc2(layers.relu(self.fc1(x))))
 
   def _head(self, x, train, key):

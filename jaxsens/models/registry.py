@@ -198,6 +198,31 @@ def create(
   )
 
 
+class NoHead(nnx.Module):
+  """Stands where the head was, see `without_head`."""
+
+
+def without_head(name: str, model: nnx.Module) -> nnx.Module:
+  """Returns a network that has `features` and `embed`, and no head.
+
+  So that nothing is trained, counted or saved that no answer depends on.
+
+  Args:
+    name: of the network, one of `ARCHITECTURES`.
+    model: such a network, left as it is.
+  """
+  model = nnx.clone(model)
+  *path, last = find(name).head.split('.')
+  parent = model
+  for part in path:
+    parent = parent[int(part)] if part.isdigit() else getattr(parent, part)
+  if last.isdigit():
+    parent[int(last)] = NoHead()
+  else:
+    setattr(parent, last, NoHead())
+  return model
+
+
 def num_parameters(model: nnx.Module) -> int:
   """Returns how many trainable numbers a network has."""
   return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -147,7 +147,7 @@ class VGG(networks.Network):
   def _embed(self, images, train, key):
     """Returns the last hidden layer before its dropout."""
     x = adaptive_mean(self.features(images, train=train), _PARTS)
-    x = x.transpose(0, 3, 1, 2).reshape(len(x), -1).astype(jnp.float32)
+    x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1).astype(jnp.float32)
     x = layers.relu(self.classifier[0](x))
     x = self._dropped(x, 0, train, key)
     return layers.relu(self.classifier[3](x))

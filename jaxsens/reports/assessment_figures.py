@@ -1,4 +1,4 @@
-"""Figures of an assessment: confusion, ROC, reliability, refusal, answers."""
+"""Figures of an assessment: confusion, ROC, reliability, refusal."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,6 @@ from jaxsens import assessment
 from jaxsens.reports import style
 from jaxsens.uncertainty import calibration
 from jaxsens.uncertainty import selection
-
-_PER_ROW = 8
 
 
 @style.styled
@@ -96,57 +94,4 @@ def plot_trust(
   axes.set_xlim(0, 1.02)
   low = float(np.min(1 - curve.risk))
   axes.set_ylim(max(0, low - 0.1), 1.01)
-  return figure
-
-
-@style.styled
-def plot_answers(
-  images: Sequence[np.ndarray],
-  answers: Sequence[str],
-  truths: Sequence[str],
-  certainties: Sequence[float],
-  title: str,
-) -> matplotlib.figure.Figure:
-  """Returns images with answer and certainty bar; wrong ones are framed.
-
-  Args:
-    images: N of (H, W, C) in [0, 1].
-    answers: class names answered.
-    truths: class names of the labels.
-    certainties: in [0, 1].
-    title: what these images are.
-  """
-  columns = min(_PER_ROW, len(images))
-  rows = -(-len(images) // columns)
-  pitch, height = 1.35, 1.85
-  figure = style.new_figure(
-    max(5.0, pitch * columns + 0.3), height * rows + 0.75
-  )
-  top = height * rows
-  style.add_title(figure, title, 'bar: certainty; a cross: not the label')
-  for i, image in enumerate(images):
-    left = 0.15 + pitch * (i % columns)
-    bottom = top - height * (i // columns + 1) + 0.1
-    wrong = answers[i] != truths[i]
-    axes = style.add_axes(figure, left, bottom + 0.58, 1.2, 1.2)
-    axes.imshow(style.thumbnail(image, 160))
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(True)
-    color = style.WRONG if wrong else style.FAINT
-    axes.spines[:].set_color(color)
-    axes.spines[:].set_linewidth(2.5 if wrong else 0.8)
-    bar = style.add_axes(figure, left, bottom + 0.46, 1.2, 0.07)
-    bar.barh(0, certainties[i], 1, color=style.WRONG if wrong else style.ALONE)
-    bar.set_xlim(0, 1)
-    bar.set_axis_off()
-    bar.axhspan(-0.5, 0.5, color=style.FAINT, zorder=0)
-    text = f'{"✗ " if wrong else ""}{style.shorten(answers[i], 17)}'
-    style.add_text(figure, left, bottom + 0.28, text, size=8,
-                   color=style.WRONG_TEXT if wrong else style.INK)
-    below = f'{certainties[i]:.2f}' + (
-      f', is {style.shorten(truths[i], 14)}' if wrong else ''
-    )
-    style.add_text(figure, left, bottom + 0.12, below, size=7.5,
-                   color=style.MUTED)
   return figure

@@ -16,6 +16,8 @@ def render(
   parts: Mapping[str, assessment.Assessment],
   speed: Sequence[Mapping[str, float]],
   sheets: Sequence[tuple[str, bytes]],
+  refusals: Sequence[assessment.Refusal] = (),
+  refusal_note: str = '',
 ) -> str:
   """Returns the page as HTML.
 
@@ -26,6 +28,8 @@ def render(
       counts first; its curves are drawn.
     speed: {batch, milliseconds, images_per_second} per batch size.
     sheets: pictures as (caption, PNG).
+    refusals: what thresholds on the certainty make of the first part.
+    refusal_note: where they come from, or why there are none.
   """
   first_name, first = next(iter(parts.items()))
   body = [f'<h1>{page.text(title)}</h1>\n', _facts(facts)]
@@ -42,6 +46,9 @@ def render(
      'refusing the least confident.'),
   ):
     body.append(page.picture(style.render_png(plot()), caption, caption))
+  if refusals or refusal_note:
+    body += ['<h2>Refusing the unsure</h2>\n', _refusals(refusals)]
+    body.append(f'<p class="note">{page.text(refusal_note)}</p>\n')
   for caption, png in sheets:
     body.append(page.picture(png, caption, caption))
   if speed:
@@ -90,6 +97,36 @@ def _classes(one):
   return page.table(
     ['class', 'images', 'precision', 'recall', 'F1', 'AUC'], rows, ['class']
   )
+
+
+def _refusals(refusals):
+  if not refusals:
+    return ''
+  names = list(refusals[0].measures)
+  rows = [
+    [
+      page.cell(f'{one.threshold.asked:g}'),
+      page.cell(_threshold(one.threshold)),
+      *(page.cell(_known(one.measures[name])) for name in names),
+    ]
+    for one in refusals
+  ]
+  head = ['share to accept', 'least certainty', *names]
+  return page.table(head, rows, head[:1])
+
+
+def _threshold(threshold):
+  text = f'{threshold.value:.6g}'
+  if threshold.num_tied > 1:
+    text += (
+      f' ({threshold.num_tied} images lie on it, {threshold.coverage:.3f} '
+      'accepted)'
+    )
+  return text
+
+
+def _known(measure):
+  return describe(measure) if measure.value == measure.value else 'none'
 
 
 def _speed(speed):

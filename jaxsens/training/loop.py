@@ -23,9 +23,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
+import optax
 
 from jaxsens.training import batches
 from jaxsens.training import metrics
+from jaxsens.training import objectives
 from jaxsens.training import scoring
 from jaxsens.training import settings as settings_lib
 from jaxsens.training import snapshots as snapshots_lib
@@ -46,8 +48,8 @@ class Epoch:
   Attributes:
     epoch: its number, from 0.
     learning_rate: rate of its first update.
-    train_loss: weighted cross-entropy over its batches, each before its update,
-      with the smoothing and of the images as they were trained on.
+    train_loss: the objective over its batches, each before its update, of the
+      images as they were trained on.
     validation: evaluation after its last update.
     seconds: duration of its updates, without the evaluation.
   """
@@ -95,6 +97,8 @@ def fine_tune(
   preprocess: Preprocess,
   class_weights: ArrayLike,
   settings: Settings,
+  objective: objectives.Objective | None = None,
+  constraint: optax.GradientTransformation | None = None,
   on_step: Callable[[int, int, int], None] | None = None,
   on_epoch: Callable[[Epoch], None] | None = None,
   on_resume: Callable[[Sequence[Epoch]], None] | None = None,
@@ -113,6 +117,9 @@ def fine_tune(
     class_weights: (K,) weights of the cross-entropy, see `losses`. A class
       without training images should have weight zero.
     settings: see `Settings`.
+    objective: what is minimised; default the cross-entropy that the settings
+      ask for.
+    constraint: last link of the optimiser's chain, as `spectral.projection`.
     on_step: called after every update with the epoch, the number of updates
       done in it and the number of updates in an epoch.
     on_epoch: called after every epoch.
@@ -131,15 +138,21 @@ def fine_tune(
     FloatingPointError: the loss of a batch or of the validation is not finite;
       the snapshot of the epoch before stays.
     ValueError: a label is out of range, class_weights is not (K,), the training
-      images are all of one class or do not fit where they are to be placed, or
-      the snapshots are of another training.
+      images are all of one class or do not fit where they are to be placed,
+      the objective refuses them or the settings, or the snapshots are of
+      another training.
   """
   weights = _checked_weights(class_weights, train, validation)
   _check_classes(train)
+  objective = objective or objectives.CrossEntropy.of(settings)
+  objective.check(settings, train.labels, len(weights))
   feeder = batches.Feeder(
     train, settings.batch_size, devices=devices, placement=placement
   )
-  run = _Run(key, model, preprocess, weights, settings, feeder, snapshots)
+  run = _Run(
+    key, model, preprocess, weights, settings, feeder, objective,
+    constraint, snapshots,
+  )
   if run.history and on_resume is not None:
     on_resume(tuple(run.history))
   try:
@@ -148,7 +161,8 @@ def fine_tune(
       trained = run.network(run.state)
       run.conclude(train_loss, seconds, evaluate(
         trained, validation, preprocess=preprocess, class_weights=weights,
-        batch_size=settings.batch_size, mesh=feeder.mesh,
+        batch_size=settings.batch_size, loss_fn=objective.evaluate,
+        mesh=feeder.mesh,
       ))
       if on_epoch is not None:
         on_epoch(run.history[-1])
@@ -165,7 +179,8 @@ class _Run:
   """The state of a training between its epochs."""
 
   def __init__(
-    self, key, model, preprocess, weights, settings, feeder, snapshots
+    self, key, model, preprocess, weights, settings, feeder, objective,
+    constraint, snapshots,
   ):
     # The first two are those of a plain split.
     self._key_shuffle, self._key_dropout = jax.random.split(key)
@@ -175,9 +190,12 @@ class _Run:
     self._snapshots = snapshots
     self._monitor = settings.make_monitor()
     optimizer = settings.make_optimizer(feeder.steps_per_epoch)
+    if constraint is not None:
+      optimizer = optax.chain(optimizer, constraint)
     self._graphdef, state = steps.initial(model, optimizer, settings)
     self._step = steps.make(
-      self._graphdef, optimizer, preprocess, weights, settings, feeder
+      self._graphdef, optimizer, preprocess, weights, settings, feeder,
+      objective,
     )
     self.history: list[Epoch] = []
     self.best: steps.State | None = None

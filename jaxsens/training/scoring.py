@@ -23,7 +23,8 @@ class Evaluation:
   """What a network does on labelled images.
 
   Attributes:
-    loss: weighted cross-entropy over the whole set, without smoothing.
+    loss: over the whole set; weighted cross-entropy without smoothing where the
+      training has no other objective.
     scores: measures of its answers.
   """
 
@@ -45,6 +46,9 @@ def evaluate(
   preprocess: Preprocess,
   class_weights: ArrayLike,
   batch_size: int = 32,
+  loss_fn: Callable[
+    [np.ndarray, np.ndarray, np.ndarray], float
+  ] = metrics.weighted_cross_entropy,
   mesh: jax.sharding.Mesh | None = None,
 ) -> Evaluation:
   """Returns the loss and the scores of a network, which is left as it is.
@@ -55,6 +59,7 @@ def evaluate(
     preprocess: images -> normalised images.
     class_weights: (K,) weights of the loss.
     batch_size: images at a time; no effect on the result beyond rounding.
+    loss_fn: (logits, labels, class weights) -> loss of the whole set.
     mesh: see `predict`.
 
   Raises:
@@ -72,7 +77,7 @@ def evaluate(
   confusion = metrics.confusion_matrix(
     data.labels, logits.argmax(1), len(weights)
   )
-  loss = metrics.weighted_cross_entropy(logits, data.labels, weights)
+  loss = loss_fn(logits, data.labels, weights)
   return Evaluation(loss, metrics.scores(confusion))
 
 

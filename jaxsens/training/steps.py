@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsens.training import batches
-from jaxsens.training import losses
+from jaxsens.training import objectives
 from jaxsens.training import optimizers
 from jaxsens.training import settings as settings_lib
 
@@ -86,6 +86,7 @@ def make(
   class_weights: jax.Array,
   settings: settings_lib.Settings,
   feeder: batches.Feeder,
+  objective: objectives.Objective,
 ) -> Step:
   """Returns the compiled update (state, keys, step, batch) -> state, sums.
 
@@ -96,32 +97,9 @@ def make(
   replicated = feeder.sharding()
 
   def loss_fn(params, rest, keys, images, labels):
-    model = nnx.merge(graphdef, params, rest, copy=True)
-    images = preprocess(images)
-    if settings.mixup:
-      images, partners, share = losses.mix(
-        jax.random.fold_in(keys.mixing, 0), images, labels, settings.mixup
-      )
-    if settings.noise_doubling:
-      key = jax.random.fold_in(keys.mixing, 1)
-      noise = jax.random.normal(key, images.shape, images.dtype)
-      noisy = images + settings.noise_doubling * noise
-      images = jnp.concatenate([images, noisy])
-      labels = jnp.concatenate([labels, labels])
-      if settings.mixup:
-        partners = jnp.concatenate([partners, partners])
-    logits = model(images, train=True, key=keys.dropout)
-    if settings.mixup:
-      sums = losses.mixed_cross_entropy_sums(
-        logits, labels, partners, share, class_weights,
-        smoothing=settings.label_smoothing,
-      )
-    else:
-      sums = losses.cross_entropy_sums(
-        logits, labels, class_weights, smoothing=settings.label_smoothing
-      )
-    _, _, rest = nnx.split(model, nnx.Param, ...)
-    return sums[0] / sums[1], (rest, jnp.stack(sums))
+    return objective.loss(
+      graphdef, params, rest, preprocess(images), labels, class_weights, keys
+    )
 
   @functools.partial(
     jax.jit, donate_argnums=0, out_shardings=replicated
@@ -138,6 +116,9 @@ def make(
       gradient, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
+    rest = objective.follow(
+      graphdef, params, rest, preprocess(images), labels
+    )
     average = state.average
     if average is not None:
       average = optimizers.move_average(

@@ -1,10 +1,57 @@
 """Percentile intervals of any measure, by resampling images."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 
 import jax
+from jax.typing import ArrayLike
 import numpy as np
+
+
+def resamples(
+  key: jax.Array,
+  length: int,
+  *,
+  groups: np.ndarray | None = None,
+  num_samples: int = 1000,
+) -> Iterator[np.ndarray]:
+  """Yields the rows of each resample, (N,), drawn with repetition.
+
+  Args: see `bootstrap`; `length` is N.
+  """
+  members = [np.array([i]) for i in range(length)] if groups is None else [
+    np.flatnonzero(groups == group) for group in np.unique(groups)
+  ]
+  seed = np.asarray(jax.random.key_data(key)).ravel()
+  rng = np.random.default_rng(seed)
+  for _ in range(num_samples):
+    drawn = rng.integers(len(members), size=len(members))
+    yield np.concatenate([members[i] for i in drawn])
+
+
+def percentiles(values: ArrayLike, level: float) -> tuple[float, float]:
+  """Returns the percentile interval of a measure on resamples.
+
+  Args:
+    values: (S,); NaN where the measure does not exist, which is left out.
+    level: coverage of the interval, in (0, 1).
+
+  Raises:
+    ValueError: a level outside (0, 1), or more than half of them are NaN.
+  """
+  if not 0 < level < 1:
+    raise ValueError(f'level must be in (0, 1), got {level}.')
+  values = np.asarray(values, np.float64)
+  known = values[~np.isnan(values)]
+  if len(known) < len(values) / 2:
+    raise ValueError(
+      f'the measure is NaN on {len(values) - len(known)} of {len(values)} '
+      'resamples: too few images of a class.'
+    )
+  tail = (1 - level) / 2
+  lower, upper = np.quantile(known, [tail, 1 - tail])
+  return float(lower), float(upper)
 
 
 def bootstrap(
@@ -43,23 +90,9 @@ def bootstrap(
       f'{level}.'
     )
   (length,) = lengths
-  members = [np.array([i]) for i in range(length)] if groups is None else [
-    np.flatnonzero(groups == group) for group in np.unique(groups)
-  ]
-  seed = np.asarray(jax.random.key_data(key)).ravel()
-  rng = np.random.default_rng(seed)
-  values = []
-  for _ in range(num_samples):
-    drawn = rng.integers(len(members), size=len(members))
-    rows = np.concatenate([members[i] for i in drawn])
-    values.append(measure(*(array[rows] for array in arrays)))
-  values = np.array(values, np.float64)
-  known = values[~np.isnan(values)]
-  if len(known) < num_samples / 2:
-    raise ValueError(
-      f'the measure is NaN on {num_samples - len(known)} of {num_samples} '
-      'resamples: too few images of a class.'
+  return percentiles([
+    measure(*(array[rows] for array in arrays))
+    for rows in resamples(
+      key, length, groups=groups, num_samples=num_samples
     )
-  tail = (1 - level) / 2
-  lower, upper = np.quantile(known, [tail, 1 - tail])
-  return float(lower), float(upper)
+  ], level)

@@ -88,6 +88,79 @@ def risk_coverage(certainty: ArrayLike, correct: ArrayLike) -> RiskCoverage:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Threshold:
+  """Least certainty that is accepted, chosen on images of its own.
+
+  Attributes:
+    asked: share that was to be accepted.
+    value: certainties of at least this are accepted.
+    coverage: share accepted of the images that it was chosen on; more than
+      asked where images of equal certainty are accepted together.
+    num_tied: how many of these images lie exactly on it.
+  """
+
+  asked: float
+  value: float
+  coverage: float
+  num_tied: int
+
+  def accepts(self, certainty: ArrayLike) -> np.ndarray:
+    """Returns which answers are accepted, (N,) bool; NaN never is."""
+    return np.asarray(certainty, np.float64) >= self.value
+
+
+def choose_threshold(certainty: ArrayLike, coverage: float) -> Threshold:
+  """Returns the largest threshold that accepts at least a share of images.
+
+  Args:
+    certainty: (N,) of images that are not judged afterwards.
+    coverage: the share, in (0, 1].
+
+  Raises:
+    ValueError: a share out of range, or what `risk_coverage` refuses.
+  """
+  certainty = np.asarray(certainty, np.float64)
+  found = risk_coverage(certainty, np.ones(certainty.shape, bool))
+  value, _ = found.at_coverage(coverage)
+  return Threshold(
+    float(coverage), value, float(np.mean(certainty >= value)),
+    int(np.sum(certainty == value)),
+  )
+
+
+def refusal_measures(
+  accepted: ArrayLike, correct: ArrayLike
+) -> dict[str, float]:
+  """Returns what a rule of acceptance makes of answers, by name.
+
+  'coverage', share accepted; 'accuracy of the accepted' and 'risk', one minus
+  it, NaN where none is; 'wrong answers refused', their share, NaN where no
+  answer is wrong.
+
+  Args:
+    accepted: (N,) bool.
+    correct: (N,) bool.
+
+  Raises:
+    ValueError: other shapes, or no answers.
+  """
+  accepted, correct = (np.asarray(x, bool) for x in (accepted, correct))
+  if accepted.ndim != 1 or accepted.shape != correct.shape or not len(accepted):
+    raise ValueError(
+      'accepted and correct must have shape (N,), N >= 1, got '
+      f'{accepted.shape} and {correct.shape}.'
+    )
+  share = lambda of: float(np.mean(of)) if len(of) else float('nan')
+  accuracy = share(correct[accepted])
+  return {
+    'coverage': share(accepted),
+    'accuracy of the accepted': accuracy,
+    'risk': 1 - accuracy,
+    'wrong answers refused': share(~accepted[~correct]),
+  }
+
+
 def _area(answered: np.ndarray, errors: np.ndarray) -> float:
   """Mean risk over 1..N answered, errors linear between the given counts."""
   counts = np.arange(1, answered[-1] + 1)

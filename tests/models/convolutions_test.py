@@ -251,3 +251,36 @@ def test_same_padding_equals_xlas(side, size, stride):
 def test_unknown_padding_is_refused():
   with pytest.raises(ValueError, match="'same' or a number, got 'valid'"):
     convolutions.padding_of('valid', 3, 1, (5, 5))
+
+
+@pytest.mark.parametrize('size, channels', [(3, 5), (7, 1), (7, 3), (1, 4)])
+def test_forms_for_second_derivatives_equal_the_others(size, channels):
+  rng = np.random.default_rng(size)
+  x = jnp.asarray(rng.normal(size=(2, 17, 16, channels)), jnp.float32)
+  kernel = jnp.asarray(
+    rng.normal(size=(size, size, channels, 6)), jnp.float32
+  )
+
+  def penalised(kernel):
+    def total(x):
+      y = convolutions.convolve(x, kernel, stride=2)
+      return jnp.sum(jnp.sin(y)), y
+
+    gradient, y = jax.grad(total, has_aux=True)(x)
+    return jnp.sum(gradient**2), y
+
+  both = jax.jit(jax.value_and_grad(penalised, has_aux=True))
+  expected = both(kernel)
+  with convolutions.differentiated_twice():
+    again = jax.jit(jax.value_and_grad(penalised, has_aux=True))
+    found = again(kernel)
+  for one, other in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    scale = np.abs(other).max()
+    np.testing.assert_allclose(one, other, atol=2e-5 * scale)
+  text = lambda f: f.lower(kernel).as_text()
+  with convolutions.differentiated_twice():
+    assert 'convolution' not in text(jax.jit(lambda k: penalised(k)))
+  if size > 1:
+    assert 'convolution' in text(jax.jit(lambda k: penalised(k)))

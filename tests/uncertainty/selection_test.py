@@ -97,3 +97,63 @@ def test_bootstrap_refuses_what_it_cannot_do():
     resampling.bootstrap(key, np.mean, [np.zeros(3), np.zeros(4)])
   with pytest.raises(ValueError, match='NaN on 1000 of 1000'):
     resampling.bootstrap(key, lambda x: np.nan, [np.zeros(3)])
+
+
+@pytest.mark.parametrize('coverage, value, accepted, tied', [
+  (0.2, 0.9, 1, 1),
+  # Two equal ones are accepted together, also where one would do.
+  (0.4, 0.7, 3, 2), (0.6, 0.7, 3, 2),
+  (0.61, 0.5, 4, 1), (1.0, 0.1, 5, 1),
+])
+def test_threshold_accepts_at_least_the_share_and_ties_together(
+  coverage, value, accepted, tied
+):
+  certainty = np.array([0.7, 0.1, 0.9, 0.5, 0.7])
+  found = selection.choose_threshold(certainty, coverage)
+  assert found == selection.Threshold(coverage, value, accepted / 5, tied)
+  assert found.accepts(certainty).sum() == accepted
+  # Any larger threshold accepts too few.
+  above = np.sum(certainty > value) / 5
+  assert above < coverage
+
+
+def test_threshold_keeps_its_share_of_new_images_on_average():
+  rng = np.random.default_rng(0)
+  shares = [
+    selection.choose_threshold(rng.random(99), 0.9).accepts(
+      rng.random(50)
+    ).mean()
+    for _ in range(2000)
+  ]
+  # ceil(0.9 * 99) = 90 accepted: the threshold is the 10th of 99, whose mean
+  # is 10 / 100.
+  np.testing.assert_allclose(
+    np.mean(shares), 0.9, atol=4 * np.std(shares) / 2000**0.5
+  )
+
+
+def test_nan_is_never_accepted_and_chooses_no_threshold():
+  found = selection.choose_threshold([0.0, 0.0], 0.5)
+  assert found.accepts([np.nan, 0.0]).tolist() == [False, True]
+  for certainty, share, message in (
+    ([0.1, np.nan], 0.5, '1 of 2 are NaN'), ([], 0.5, 'are NaN'),
+    ([0.1], 0.0, r'\(0, 1\], got 0.0'), ([0.1], 1.01, 'got 1.01'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      selection.choose_threshold(certainty, share)
+
+
+def test_refusal_by_a_hand_table():
+  accepted = [True, True, True, False, False]
+  correct = [True, True, False, False, True]
+  found = selection.refusal_measures(accepted, correct)
+  assert found == pytest.approx({
+    'coverage': 3 / 5, 'accuracy of the accepted': 2 / 3, 'risk': 1 / 3,
+    'wrong answers refused': 1 / 2,
+  })
+  none = selection.refusal_measures([False, False], [True, True])
+  assert none['coverage'] == 0 and np.isnan(
+    [none['risk'], none['wrong answers refused']]
+  ).all()
+  with pytest.raises(ValueError, match=r'\(2,\) and \(1,\)'):
+    selection.refusal_measures([True, False], [True])
