@@ -64,7 +64,7 @@ _MAY_IMPORT = {
   'training.policies': ('perturbations', 'training.operations'),
   'training': ('classifiers', 'models', 'training', 'files'),
   'uncertainty': ('classifiers', 'uncertainty'),
-  'uncertainty.duq_objective': ('models.convolutions',),
+  'uncertainty.duq_objective': ('models.convolutions', 'uncertainty'),
   'uncertainty.ensembles': ('models', 'training.checkpoints'),
   'uncertainty.spectral': ('models',),
   'assessment': ('uncertainty',),

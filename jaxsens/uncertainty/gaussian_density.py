@@ -29,6 +29,8 @@ import numpy as np
 from scipy import linalg
 from sklearn import covariance as sklearn_covariance
 
+from jaxsens.uncertainty import labelled_features
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -210,21 +212,7 @@ def _whitening(residuals, freedom, shrinkage):
 
 
 def _checked(features, labels, num_classes):
-  features, labels = np.asarray(features, np.float64), np.asarray(labels)
-  if features.ndim != 2 or labels.shape != features.shape[:1]:
-    raise ValueError(
-      'features must have shape (N, D) and labels (N,), got '
-      f'{features.shape} and {labels.shape}.'
-    )
-  if not np.isfinite(features).all():
-    bad = np.sum(~np.isfinite(features).all(1))
-    raise ValueError(
-      f'features: {bad} of {len(features)} images have NaN or infinite ones.'
-    )
-  if not np.issubdtype(labels.dtype, np.integer) or (
-    len(labels) and not 0 <= labels.min() <= labels.max() < num_classes
-  ):
-    raise ValueError(f'labels must be integers in 0..{num_classes - 1}.')
+  features, labels = labelled_features.checked(features, labels, num_classes)
   counts = np.bincount(labels, minlength=num_classes)
   if counts.min() < 2:
     raise ValueError(

@@ -36,6 +36,8 @@ from scipy import linalg
 from scipy import optimize
 from scipy import special
 
+from jaxsens.uncertainty import labelled_features
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +131,7 @@ def fit(
   Raises:
     ValueError: shapes, labels or numbers are not as described, or NaN.
   """
-  features, labels = _checked(features, labels, num_classes)
+  features, labels = labelled_features.checked(features, labels, num_classes)
   if num_features < 1 or not (length_scale > 0 and ridge > 0):
     raise ValueError(
       'num_features, length_scale and ridge must be positive, got '
@@ -192,7 +194,7 @@ def choose(
   """
   if not candidates:
     raise ValueError('candidates must not be empty.')
-  held_out, held_out_labels = _checked(held_out, held_out_labels, num_classes)
+  held_out, held_out_labels = labelled_features.checked(held_out, held_out_labels, num_classes)
   losses = []
   for length_scale, ridge in candidates:
     head = fit(
@@ -243,24 +245,3 @@ def _whitening(phi, weights, ridge):
   precision[np.diag_indices(len(precision))] += ridge
   factor = np.linalg.cholesky(precision)
   return linalg.solve_triangular(factor, np.eye(len(factor)), lower=True)
-
-
-def _checked(features, labels, num_classes):
-  features, labels = np.asarray(features, np.float64), np.asarray(labels)
-  if features.ndim != 2 or labels.shape != features.shape[:1] or not len(
-    labels
-  ):
-    raise ValueError(
-      'features must have shape (N, D) and labels (N,) with N >= 1, got '
-      f'{features.shape} and {labels.shape}.'
-    )
-  if not np.isfinite(features).all():
-    bad = np.sum(~np.isfinite(features).all(1))
-    raise ValueError(
-      f'features: {bad} of {len(features)} images have NaN or infinite ones.'
-    )
-  if not np.issubdtype(labels.dtype, np.integer) or (
-    labels.min() < 0 or labels.max() >= num_classes
-  ):
-    raise ValueError(f'labels must be integers in 0..{num_classes - 1}.')
-  return features, labels
