@@ -194,7 +194,9 @@ def choose(
   """
   if not candidates:
     raise ValueError('candidates must not be empty.')
-  held_out, held_out_labels = labelled_features.checked(held_out, held_out_labels, num_classes)
+  held_out, held_out_labels = labelled_features.checked(
+    held_out, held_out_labels, num_classes
+  )
   losses = []
   for length_scale, ridge in candidates:
     head = fit(
