@@ -179,7 +179,9 @@ def _facts(config, trained, data) -> dict[str, str]:
     'validation accuracy': ', '.join(f'{a:.4f}' for a in accuracy),
     'data': first.data,
     **{
-      name: f'{len(images)} images' for name, images in data.images.items()
+      name: f'{len(images)} images' if name in judged_networks.KNOWN else
+      f'{len(images)} {unknown_images.describe(name, config.comparison)}'
+      for name, images in data.images.items()
     },
   }
 

@@ -61,6 +61,23 @@ def load(
   return sets
 
 
+def describe(name: str, config: ConfigDict) -> str:
+  """Returns what a set of unknown images is.
+
+  Args:
+    name: of the set.
+    config: `comparison` of a config.
+  """
+  root = weld.find_root(config.weld_root)
+  return {
+    'weld': (
+      'procedural TIG frames' if root is None else f'TIG frames in {root}'
+    ),
+    'textures': 'procedural textures',
+    'held_out': f'images of {", ".join(config.held_out_classes)}',
+  }[name]
+
+
 def without_classes(
   splits: image_sets.Splits, names: Sequence[str]
 ) -> tuple[image_sets.Splits, np.ndarray | None]:

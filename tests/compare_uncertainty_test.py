@@ -168,6 +168,9 @@ def test_unknown_sets_are_of_the_size_that_is_asked_for():
   assert {n: x.shape for n, x in sets.items()} == {
     name: (7, 16, 16, 1) for name in config.out_sets
   }
+  config.held_out_classes = ('b', 'd')
+  assert unknown_images.describe('held_out', config) == 'images of b, d'
+  assert 'procedural' in unknown_images.describe('textures', config)
   with pytest.raises(ValueError, match='held_out_classes is empty'):
     unknown_images.load(jax.random.key(0), config, None, (16, 16), 1)
   config.out_sets = ('cars',)
