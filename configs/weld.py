@@ -117,6 +117,7 @@ def _training() -> ConfigDict:
     'milestones': (),  # epochs of multistep
     'milestone_factor': 0.1,
     'precision': 'float32',  # of the convolutions in training; or 'bfloat16'
+    'spectral_norm': 0.0,  # that layers are kept below; 0 leaves them
     'class_weights': 'balanced',  # from the training images; or 'none'
     'label_smoothing': 0.0,
     'mixup': 0.0,  # alpha; 0: off

@@ -221,8 +221,8 @@ def test_small_run_on_procedural_frames_writes_the_page(tmp_path, monkeypatch):
     'energy',
   ]
   others = [name for name in methods if name.endswith(', spectral')]
-  assert len(others) == 5 and 'DUQ' in methods
-  assert 'ensemble: mutual information' in methods and len(methods) == 18
+  assert len(others) == 9 and 'DUQ' in methods
+  assert 'ensemble: mutual information' in methods and len(methods) == 22
   assert all(
     len(row['measures']['AURC']['values']) == (
       1 if row['method'].startswith('ensemble') else 2
