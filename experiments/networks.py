@@ -125,6 +125,8 @@ def _filled(config, network):
     gray=_GRAY,
     # A head for other things is of no use even where their number is the same.
     replace_head=config.training.num_epochs > 0,
+    # A shortened network begins with the first layers of the whole one.
+    allow_unused='_reduced' in config.model.name,
   )
   runs.LOG.info(
     'Initial weights from %s; new: %s%s', path, loaded.fresh,

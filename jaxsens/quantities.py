@@ -23,6 +23,11 @@ def logits(logits: jax.Array, label: jax.Array) -> jax.Array:
   return logits
 
 
+def logit(logits: jax.Array, label: jax.Array) -> jax.Array:
+  """Returns the logit (or log-kernel) of the true class, (1,)."""
+  return logits[label][None]
+
+
 def probabilities(logits: jax.Array, label: jax.Array) -> jax.Array:
   """Returns the softmax probability of every class, (C,)."""
   del label
@@ -86,6 +91,7 @@ def kernel_certainty(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 _FUNCTIONS = {
   'logits': logits,
+  'logit': logit,
   'probabilities': probabilities,
   'probability': probability,
   'margin': margin,
@@ -96,6 +102,7 @@ _FUNCTIONS = {
 }
 _OF_KERNELS = {
   'logits': logits,
+  'logit': logit,
   'kernels': kernels,
   'kernel': kernel,
   'margin': margin,
@@ -109,6 +116,7 @@ _PER_CLASS = {
   'kernels': 'kernel of {}',
 }
 _SINGLE = {
+  'logit': 'logit of the true class',
   'probability': 'probability of the true class',
   'margin': 'margin of the true class',
   'entropy': 'entropy',
@@ -171,11 +179,11 @@ def make_quantities(
   """Returns the named quantities joined into one function.
 
   Args:
-    names: of logits some of 'logits', 'probabilities', 'probability' (of the
-      true class), 'margin', 'entropy', 'loss', 'correctness', 'certainty' (the
-      largest probability); of log-kernels 'logits' (themselves), 'kernels',
-      'kernel' (of the true class), 'margin', 'correctness', 'certainty' (the
-      largest kernel).
+    names: of logits some of 'logits', 'logit' (of the true class),
+      'probabilities', 'probability' (of the true class), 'margin', 'entropy',
+      'loss', 'correctness', 'certainty' (the largest probability); of
+      log-kernels 'logits' (themselves), 'logit', 'kernels', 'kernel' (of the
+      true class), 'margin', 'correctness', 'certainty' (the largest kernel).
     class_names: the C names of the classes.
     answers: `Classifier.answers`.
 

@@ -11,6 +11,16 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 # Module or package -> what it may import of the project.
 _MAY_IMPORT = {
+  'attribution.maps': ('classifiers', 'quantities'),
+  'attribution': ('attribution', 'classifiers'),
+  'attribution.thresholds': ('attribution', 'uncertainty.resampling'),
+  'attribution.mask_indices': (
+    'attribution', 'classifiers', 'factors', 'gpc',
+  ),
+  'inspection': (
+    'attribution.maps', 'attribution.taps', 'classifiers', 'inspection',
+  ),
+  'inspection.probes': ('uncertainty.resampling',),
   'factors': ('marginals', 'transports'),
   'transports': ('marginals',),
   'box_search': ('factors', 'gpc.designs'),
