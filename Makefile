@@ -20,7 +20,7 @@ lint: $(VENV)/.tested
 # What the tests and benchmarks compare with; about 1 GB with a CPU build of torch.
 peers: $(VENV)/.tested
 	$(BIN)/pip install --quiet torch==2.13.0 pygpc==0.4.4 SALib safetensors
-	$(BIN)/pip install --quiet --no-deps torchvision==0.28.0
+	$(BIN)/pip install --quiet --no-deps torchvision==0.28.0 captum==0.9.0
 
 benchmark: peers
 	$(BIN)/python -m experiments.benchmark --suite=fit
@@ -30,6 +30,7 @@ benchmark: peers
 	$(BIN)/python -m experiments.benchmark --suite=weights
 	$(BIN)/python -m experiments.benchmark --suite=models
 	$(BIN)/python -m experiments.benchmark --suite=kernels
+	$(BIN)/python -m experiments.benchmark --suite=attribution
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

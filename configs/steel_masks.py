@@ -58,15 +58,46 @@ def get_config(arg: str = '') -> ConfigDict:
     config.training.num_epochs = 20
     config.training.end_epoch = 19
     config.training.flip = 0.5
-  # Of experiments.localise.
-  config.localisation = ConfigDict({
-    'methods': (),  # names of experiments.methods; () takes all
-    'num_validation_images': 0,  # that choose the thresholds; 0: all
-    'num_images': 0,  # test images that are judged; 0: all
-    'num_resamples': 500,  # of the intervals
-  })
-  if arg == 'small':
-    config.localisation.num_images = 6
-    config.localisation.num_validation_images = 6
-    config.localisation.num_resamples = 20
+  config.localisation = _localisation(arg == 'small')
   return config
+
+
+def _localisation(small: bool) -> ConfigDict:
+  """Of experiments.localise; none of it changes the network."""
+  found = ConfigDict({
+    'methods': (),  # names of experiments.methods; () takes all
+    'layer': '',  # of activation maps; '': the last `features.N`, or last map
+    'quantity': 'logit',  # of the predicted class, what is explained
+    'num_steps': 25,  # of integrals, and draws of those that draw
+    'num_masks': 150,  # of the black-box methods, about
+    'num_references': 20,  # training images, for the methods that need some
+    'chunk_size': 8,
+    'num_validation_images': 60,  # that choose the thresholds; 0: all
+    'num_images': 120,  # test images that are judged; 0: all
+    # The grid that the validation images choose from; blurs in pixels,
+    # thresholds in deviations of a map above its mean.
+    'signs': ('positive', 'absolute'),
+    'blurs': (0.0, 2.0, 4.0, 8.0, 12.0),
+    'thresholds': (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0),
+    'num_resamples': 500,  # of the intervals
+    'num_sanity': 16,  # test images explained with permuted params; 0: none
+    'num_faithful': 24,  # test images whose pixels are exchanged; 0: none
+    'num_faithful_steps': 20,
+    'replacement': 'blur',  # what takes the place of pixels; or 'black'
+    'num_examples': 4,  # images in the figure
+  })
+  if small:
+    found.num_steps = 2
+    found.chunk_size = 2
+    found.num_masks = 16
+    found.num_references = 2
+    found.num_validation_images = 6
+    found.num_images = 6
+    found.blurs = (0.0, 2.0)
+    found.thresholds = (0.0, 1.0)
+    found.num_resamples = 20
+    found.num_sanity = 2
+    found.num_faithful = 2
+    found.num_faithful_steps = 2
+    found.num_examples = 2
+  return found

@@ -1,5 +1,6 @@
 """Measures this package against its peers, in one run on one machine.
 
+    python -m experiments.benchmark --suite=attribution
     python -m experiments.benchmark --suite=evaluation
     python -m experiments.benchmark --suite=fit --output=fit.json
     python -m experiments.benchmark --suite=gpc --sections=functions,cifar
@@ -40,6 +41,19 @@ from jaxsens import files
 _LOG = logging.getLogger('jaxsens')
 # Options of each suite that shrink it to seconds.
 QUICK = {
+  'attribution': {
+    'networks': ('squeezenet1_1',),
+    'image_size': 40,
+    'num_images': 1,
+    'batch_size': 2,
+    'num_steps': 4,
+    'seconds': 0.01,
+    'num_rounds': 2,
+    'memory_steps': 4,
+    'steps_image_size': 48,
+    'num_photos': 2,
+    'max_steps': 20,
+  },
   'evaluation': {
     'image_sizes': (32,),
     'source_size': 40,
@@ -114,7 +128,8 @@ QUICK = {
 _MODULES = {'gpc': 'gpc_suite'}
 _PACKAGES = (
   'jaxsens', 'jax', 'jaxlib', 'flax', 'numpy', 'scipy', 'chaospy', 'pillow',
-  'torch', 'torchvision', 'pygpc', 'SALib', 'kornia', 'imagecorruptions',
+  'torch', 'torchvision', 'captum', 'pygpc', 'SALib', 'kornia',
+  'imagecorruptions',
   'dm-pix', 'scikit-image',
 )  # fmt: skip
 

@@ -55,7 +55,7 @@ _NUM_IMAGES = flags.DEFINE_integer(
 )
 _GROUPS = flags.DEFINE_list('groups', [], 'One or two classes, see above.')
 _NUM_NEURONS = flags.DEFINE_integer('num_neurons', 6, 'Neurons of each layer.')
-_NUM_STEPS = flags.DEFINE_integer('num_steps', 64, 'Steps of the ascent.')
+_NUM_STEPS = flags.DEFINE_integer('ascent_steps', 64, 'Steps of the ascent.')
 _PERPLEXITY = flags.DEFINE_float(
   'perplexity', None, 'Of t-SNE; default min(30, (images - 1) / 3).'
 )
@@ -79,7 +79,7 @@ class Options:
   """What is looked at; the flags of the same names.
 
   Attributes:
-    layers, num_images, groups, num_neurons, num_steps, perplexity,
+    layers, num_images, groups, num_neurons, ascent_steps, perplexity,
     stain_level, fill: see the flags.
     num_samples: resamples of the intervals.
     num_layers: chosen where no layers are named.
@@ -89,7 +89,7 @@ class Options:
   num_images: int = 500
   groups: Sequence[str] = ()
   num_neurons: int = 6
-  num_steps: int = 64
+  ascent_steps: int = 64
   perplexity: float | None = None
   stain_level: float = 0.98
   fill: str = 'neighbours'
@@ -98,7 +98,7 @@ class Options:
 
   def __post_init__(self):
     regions.check_fill(self.fill)
-    for field, least in (('num_neurons', 0), ('num_steps', 1)):
+    for field, least in (('num_neurons', 0), ('ascent_steps', 1)):
       if getattr(self, field) < least:
         raise ValueError(
           f'--{field} must be at least {least}, got {getattr(self, field)}.'
@@ -250,7 +250,7 @@ def _excite(key, classifier, means, labels, options):
   if not options.num_neurons:
     return []
   settings = ascent.Settings(
-    num_steps=options.num_steps, learning_rate=0.15, basis='fourier',
+    num_steps=options.ascent_steps, learning_rate=0.15, basis='fourier',
     jitter=2, total_variation=0.05,
   )
   names = classifier.class_names
@@ -321,7 +321,7 @@ if __name__ == '__main__':
   app.run(runs.make_main(lambda config, workdir: run(
     config, workdir, Options(
       layers=_LAYERS.value, num_images=_NUM_IMAGES.value, groups=_GROUPS.value,
-      num_neurons=_NUM_NEURONS.value, num_steps=_NUM_STEPS.value,
+      num_neurons=_NUM_NEURONS.value, ascent_steps=_NUM_STEPS.value,
       perplexity=_PERPLEXITY.value, stain_level=_STAIN_LEVEL.value,
       fill=_FILL.value,
     ), _other(),

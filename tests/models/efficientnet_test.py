@@ -47,11 +47,11 @@ def test_logits_equal_torchvisions(name):
   )
 
 
-@pytest.mark.parametrize('name', ['efficientnet_b0', 'efficientnet_b1'])
-def test_training_equals_torchvisions(name):
-  network = _network(name)
+def test_training_equals_torchvisions():
+  # Those of B1 are more of the same blocks.
+  network = _network('efficientnet_b0')
   torch_networks.check_training(
-    network, torchvision_networks.peer(name, network),
+    network, torchvision_networks.peer('efficientnet_b0', network),
     torch_networks.images(4, (64, 65), 3), vanishing=1e-2, shift=0.0,
   )
 

@@ -51,10 +51,9 @@ def test_logits_equal_torchvisions(name):
   )
 
 
-# Three is midway between the kinks of ReLU6.
-@pytest.mark.parametrize(
-  'name, shift', [(NAMES[0], 3.0), (NAMES[1], 0.0), (NAMES[2], 0.0)]
-)
+# Three is midway between the kinks of ReLU6. The large V3 has the blocks of
+# the small one.
+@pytest.mark.parametrize('name, shift', [(NAMES[0], 3.0), (NAMES[1], 0.0)])
 def test_training_equals_torchvisions(name, shift):
   network = _network(name)
   torch_networks.check_training(
