@@ -75,6 +75,7 @@ ANSWERS = ('logits', 'log_kernels')
     'image_size',
     'channels',
     'answers',
+    'gradient_slice',
   ],
 )
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Classifier:
     answers: 'logits', of which a softmax makes probabilities, or 'log_kernels',
       whose exponentials are in [0, 1] and do not sum to one, see
       `uncertainty.duq`; static. Either way the largest column is the answer.
+    gradient_slice: how many images at a time their gradients are fastest taken,
+      0 is any number; static.
   """
 
   apply_fn: Callable[[Any, jax.Array], jax.Array]
@@ -103,6 +106,7 @@ class Classifier:
   image_size: tuple[int, int]
   channels: int
   answers: str = 'logits'
+  gradient_slice: int = 0
 
   def __post_init__(self):
     _set_static(self, 'class_names', _checked_names(self.class_names))
@@ -176,6 +180,7 @@ def from_flax(
   image_size: tuple[int, int],
   channels: int,
   answers: str = 'logits',
+  gradient_slice: int = 0,
 ) -> Classifier:
   """Returns the classifier of any Flax NNX module that maps images to logits.
 
@@ -189,6 +194,7 @@ def from_flax(
     image_size: see `Classifier`.
     channels: see `Classifier`.
     answers: see `Classifier`.
+    gradient_slice: see `Classifier`.
 
   Returns:
     The classifier; its `params` are the whole state of the module.
@@ -204,6 +210,7 @@ def from_flax(
     image_size=image_size,
     channels=channels,
     answers=answers,
+    gradient_slice=gradient_slice,
   )
 
 

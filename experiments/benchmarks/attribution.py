@@ -71,6 +71,8 @@ def run(
   num_images: int = 2,
   batch_size: int = 8,
   num_steps: int = 16,
+  speed_steps: int = 200,
+  num_explained: int = 32,
   seconds: float = 1.0,
   num_rounds: int = 5,
   memory_steps: int = 50,
@@ -88,7 +90,10 @@ def run(
     image_size: pixels per side.
     num_images: of agreement and memory.
     batch_size: images that go through a network together.
-    num_steps: of integrals in agreement and of a unit of work in speed.
+    num_steps: of integrals in agreement.
+    speed_steps: of integrals in speed, where one image is a unit of work.
+    num_explained: images in speed of a unit of work of the other methods, gone
+      through `batch_size` at a time by all.
     seconds: of work of each contestant in each round.
     num_rounds: rounds.
     memory_steps: steps of the integral whose memory is measured.
@@ -114,7 +119,8 @@ def run(
     if 'speed' in parts:
       log(f'{name}: speed')
       for row, measures in _speed(
-        twins, name, image_size, batch_size, num_steps, seconds, num_rounds
+        twins, name, image_size, batch_size, num_explained, speed_steps,
+        seconds, num_rounds,
       ).items():
         _add(result, 'speed', f'{name}, {row}', measures)
         log(f'{name}, {row}: ' + ', '.join(
@@ -229,12 +235,14 @@ def _difference(ours, theirs) -> float:
   return float(np.abs(ours - theirs).max() / scale)
 
 
-def _speed(twins, name, size, batch, num_steps, seconds, num_rounds):
+def _speed(
+  twins, name, size, batch, number, num_steps, seconds, num_rounds
+):
   """Returns rates and ratios by kind of work."""
   classifier, network = pair(twins, name, size)
   layer = LAYERS[name][0]
-  one, many = random_images(1, size), random_images(batch, size)
-  target = np.full(1, TARGET), np.full(batch, TARGET)
+  one, many = random_images(1, size), random_images(number, size)
+  target = np.full(1, TARGET), np.full(number, TARGET)
 
   def repeated(call):
     def run(repeats):
@@ -243,40 +251,51 @@ def _speed(twins, name, size, batch, num_steps, seconds, num_rounds):
 
     return run
 
+  def in_batches(call):
+    def run(twin, images):
+      for part in images.split(batch):
+        call(twin, part)
+
+    return run
+
+  attribute = lambda method: in_batches(
+    lambda twin, part: twins.attribute(twin, method, part, TARGET)
+  )
+  one_pass = (classifier, many, target[1])
   work = {
     'integrated gradients': (num_steps, lambda: integrals.integrated_gradients(
       classifier, one, target[0], num_steps=num_steps, chunk_size=batch
-    ), lambda twin, image: twins.attribute(
-      twin, 'integrated gradients', image[:1], TARGET, n_steps=num_steps,
+    ), lambda twin, images: twins.attribute(
+      twin, 'integrated gradients', images[:1], TARGET, n_steps=num_steps,
       internal_batch_size=batch,
     )),
-    'Grad-CAM': (batch, lambda: cam.activation_map(
-      classifier, many, target[1], layer=layer, chunk_size=batch
-    ), lambda twin, image: twins.grad_cam(twin, layer, image, TARGET)),
-    'saliency': (batch, lambda: gradients.saliency(
-      classifier, many, target[1], chunk_size=batch
-    ), lambda twin, image: twins.attribute(twin, 'saliency', image, TARGET)),
-    'DeepLIFT': (batch, lambda: deeplift.deeplift(
-      classifier, many, target[1], chunk_size=batch
-    ), lambda twin, image: twins.attribute(twin, 'DeepLIFT', image, TARGET)),
+    'Grad-CAM': (number, lambda: cam.activation_map(
+      *one_pass, layer=layer, chunk_size=batch
+    ), in_batches(
+      lambda twin, part: twins.grad_cam(twin, layer, part, TARGET)
+    )),
+    'saliency': (number, lambda: gradients.saliency(
+      *one_pass, chunk_size=batch
+    ), attribute('saliency')),
+    'DeepLIFT': (number, lambda: deeplift.deeplift(
+      *one_pass, chunk_size=batch
+    ), attribute('DeepLIFT')),
     'guided backpropagation': (
-      batch, lambda: rectifiers.guided_backpropagation(
-        classifier, many, target[1], chunk_size=batch
-      ), lambda twin, image: twins.attribute(
-        twin, 'guided backpropagation', image, TARGET
-      ),
+      number, lambda: rectifiers.guided_backpropagation(
+        *one_pass, chunk_size=batch
+      ), attribute('guided backpropagation'),
     ),
   }
   results = {}
-  for kind, (number, ours, theirs) in work.items():
+  for kind, (amount, ours, theirs) in work.items():
     contestants = [races.Contestant(
-      OURS, 'network', 'float32', number, repeated(ours), batch
+      OURS, 'network', 'float32', amount, repeated(ours), batch
     )]
     for layout in twins.FORMATS if twins is not None else ():
       twin = network.to(memory_format=twins.FORMATS[layout])
       call = _in_layout(twins, twin, layout, theirs, many)
       contestants.append(races.Contestant(
-        f'captum, {layout}', 'captum', 'float32', number, repeated(call), batch
+        f'captum, {layout}', 'captum', 'float32', amount, repeated(call), batch
       ))
     rates = races.race(
       contestants, seconds=seconds, num_rounds=num_rounds, log=lambda _: None

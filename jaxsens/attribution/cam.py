@@ -92,9 +92,8 @@ def layer_cams(
     _maps, [images, targets], chunk_size, classifier, layers=layers, kind=kind,
     relu=relu, quantity=quantity,
   )
-  at_baseline = maps.run(
-    maps.scores_of, [np.zeros_like(images), targets], chunk_size, classifier,
-    quantity=quantity,
+  at_black = maps.baseline_scores(
+    classifier, images, targets, None, quantity, chunk_size
   )
   once = np.ones(len(images), np.int64)
   return {
@@ -102,7 +101,7 @@ def layer_cams(
       method=f'{kind} of {name}',
       values=_enlarged(found[name], classifier.image_size)[..., None],
       targets=targets, scores=scores.astype(np.float64),
-      baseline_scores=at_baseline.astype(np.float64), num_gradients=once,
+      baseline_scores=at_black, num_gradients=once,
       num_forwards=once, layer=name, layer_maps=found[name],
     )
     for name in layers
@@ -132,7 +131,8 @@ def activation_map(
     quantity: see `maps.score`.
     chunk_size: images at a time.
   """
-  layer = layer_scores.with_map(classifier, layer)
+  if layer is None:
+    layer = layer_scores.with_map(classifier, None)
   return layer_cams(
     classifier, images, targets, layers=(layer,), kind=kind, relu=relu,
     quantity=quantity, chunk_size=chunk_size,
@@ -240,13 +240,16 @@ def guided_grad_cam(
   jax.jit, static_argnames=('layers', 'kind', 'relu', 'quantity')
 )
 def _maps(classifier, images, targets, *, layers, kind, relu, quantity):
-  scores, activations, gradients = layer_scores.gradients(
-    classifier, images, targets, layers, quantity
-  )
-  return scores, {
-    name: _map(activations[name], gradients[name], kind, relu)
-    for name in layers
-  }
+  def some(images, targets):
+    scores, activations, gradients = layer_scores.gradients(
+      classifier, images, targets, layers, quantity
+    )
+    return scores, {
+      name: _map(activations[name], gradients[name], kind, relu)
+      for name in layers
+    }
+
+  return maps.in_slices(classifier, some, images, targets)
 
 
 @functools.partial(
@@ -262,7 +265,7 @@ def _maps_of_classes(classifier, classes, images, *, layer, kind, relu,
   def one(label):
     targets = jnp.full(len(images), label)
     total = lambda logits: jnp.sum(
-      layer_scores.read(classifier, images, targets, logits, quantity)
+      maps.read(classifier, logits, targets, quantity)
     )
     (found,) = backward(jax.grad(total)(logits))
     return _map(activation, found[layer], kind, relu)

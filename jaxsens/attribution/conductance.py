@@ -183,7 +183,7 @@ def _sum_over_steps(
 @functools.partial(jax.jit, static_argnames=('layer', 'quantity'))
 def _ends(classifier, images, targets, *, layer, quantity):
   logits, activations = taps.apply(classifier, images, [layer])
-  scores = layer_scores.read(classifier, images, targets, logits, quantity)
+  scores = maps.read(classifier, logits, targets, quantity)
   return scores, activations[layer]
 
 

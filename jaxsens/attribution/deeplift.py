@@ -145,7 +145,10 @@ def _secant_gradient(classifier, images, targets, baselines, quantity):
 
 @functools.partial(jax.jit, static_argnames='quantity')
 def _contributions(classifier, images, targets, baselines, *, quantity):
-  return _secant_gradient(classifier, images, targets, baselines, quantity)
+  return maps.in_slices(
+    classifier, lambda *rows: _secant_gradient(classifier, *rows, quantity),
+    images, targets, baselines,
+  )
 
 
 def _mean_contributions(baselines, classifier, images, targets, *, quantity):
@@ -155,16 +158,17 @@ def _mean_contributions(baselines, classifier, images, targets, *, quantity):
 @functools.partial(jax.jit, static_argnames='quantity')
 def _sweep(classifier, images, targets, baselines, *, quantity):
   """Returns the means over baselines (M, H, W, C), one at a time."""
-  def add(sums, baseline):
-    found = _secant_gradient(
-      classifier, images, targets, jnp.broadcast_to(baseline, images.shape),
-      quantity,
-    )
-    return jax.tree.map(jnp.add, sums, found), None
+  def some(images, targets):
+    def add(sums, baseline):
+      origins = jnp.broadcast_to(baseline, images.shape)
+      found = _secant_gradient(classifier, images, targets, origins, quantity)
+      return jax.tree.map(jnp.add, sums, found), None
 
-  like = jax.eval_shape(
-    lambda: _secant_gradient(classifier, images, targets, images, quantity)
-  )
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-  sums, _ = jax.lax.scan(add, zeros, baselines)
-  return jax.tree.map(lambda x: x / len(baselines), sums)
+    like = jax.eval_shape(
+      lambda: _secant_gradient(classifier, images, targets, images, quantity)
+    )
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    sums, _ = jax.lax.scan(add, zeros, baselines)
+    return jax.tree.map(lambda x: x / len(baselines), sums)
+
+  return maps.in_slices(classifier, some, images, targets)

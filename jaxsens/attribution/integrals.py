@@ -196,15 +196,14 @@ def expected_gradients(
   references = maps.as_images(classifier, references).astype(images.dtype)
   targets = maps.as_targets(classifier, images, targets, chunk_size=chunk_size)
   chosen, alphas = _drawn(key, len(images), len(references), num_samples)
-  totals = np.zeros(images.shape)
+  totals = None
   for chunk in pairs.chunks(len(images), num_samples, chunk_size):
     rows, samples = chunk.images, chunk.samples
     data = images[rows], references[chosen[rows, samples]]
-    _, values = paths.contributions(
-      classifier, paths.straight, data, alphas[rows, samples], targets[rows],
-      quantity=quantity,
+    totals = paths.add_up(
+      totals, chunk, num_samples, classifier, paths.straight, data,
+      alphas[rows, samples], targets, np.ones(len(rows)), quantity=quantity,
     )
-    chunk.add(totals, np.asarray(values))
   maps.check_finite(totals)
   of_references = _mean_scores(
     classifier, references, targets, quantity, chunk_size
@@ -255,17 +254,13 @@ def along_path(
       method=f'{name}, adaptive to {tolerance:g}', targets=targets, **found
     )
   nodes, weights = rule_of(rule, num_steps)
-  number, totals = len(targets), 0.0
+  number, totals = len(targets), None
   for chunk in pairs.chunks(number, num_steps, chunk_size):
-    rows, steps = chunk.images, chunk.samples
-    _, values = paths.contributions(
-      classifier, path, paths.rows_of(data, rows), nodes[steps], targets[rows],
-      quantity=quantity,
+    totals = paths.add_up(
+      totals, chunk, num_steps, classifier, path,
+      paths.rows_of(data, chunk.images), nodes[chunk.samples], targets,
+      weights[chunk.samples], quantity=quantity,
     )
-    values = np.asarray(values)
-    if not np.ndim(totals):
-      totals = np.zeros((number, *values.shape[1:]))
-    chunk.add(totals, values * weights[steps][:, None, None, None])
   maps.check_finite(totals)
   scores, baseline_scores = (
     paths.scores_at(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +9,6 @@ import jax.numpy as jnp
 from jaxsens import classifiers
 from jaxsens.attribution import maps
 from jaxsens.attribution import taps
-
-
-def read(
-  classifier: classifiers.Classifier,
-  images: jax.Array,
-  targets: jax.Array,
-  logits: jax.Array,
-  quantity: str,
-) -> jax.Array:
-  """Returns what `maps.score` reads off logits (B, K) that are known, (B,)."""
-  told = dataclasses.replace(
-    classifier, apply_fn=lambda params, x: logits,
-    preprocess=classifiers.identity,
-  )
-  return maps.score(told, images, targets, quantity)
 
 
 def gradients(
@@ -55,7 +39,7 @@ def gradients(
     logits, activations = taps.apply(
       classifier, images, names, shifted(eps, edit)
     )
-    scores = read(classifier, images, targets, logits, quantity)
+    scores = maps.read(classifier, logits, targets, quantity)
     return jnp.sum(scores), (scores, activations)
 
   eps = zeros(classifier, images, names)
@@ -93,10 +77,7 @@ def layers_with_maps(classifier: classifiers.Classifier) -> tuple[str, ...]:
   Raises:
     TypeError: the classifier is not a Flax network.
   """
-  return tuple(
-    name for name, shape in taps.layer_shapes(classifier).items()
-    if _has_map(shape)
-  )
+  return _with_maps(taps.layer_shapes(classifier))
 
 
 def with_map(
@@ -108,21 +89,24 @@ def with_map(
     TypeError: the classifier is not a Flax network.
     ValueError: there is no such layer, or it has no map.
   """
-  known = layers_with_maps(classifier)
+  shapes = taps.layer_shapes(classifier)
+  known = _with_maps(shapes)
   if layer is None:
     if not known:
       raise ValueError('the network has no layer with a map of places.')
     return known[-1]
-  taps.check_layers(classifier, [layer])
+  taps.check_known(shapes, [layer])
   if layer not in known:
-    shape = taps.layer_shapes(classifier)[layer]
     raise ValueError(
       f'layer {layer!r} has no map of places: expected (height, width, '
-      f'channels) with more than one place, got {shape}; layers with a map '
+      f'channels) with more than one place, got {shapes[layer]}; layers with a map '
       f'are {", ".join(known[-6:])} ({len(known)} in all).'
     )
   return layer
 
 
-def _has_map(shape: tuple[int, ...]) -> bool:
-  return len(shape) == 3 and shape[0] * shape[1] > 1
+def _with_maps(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+  return tuple(
+    name for name, shape in shapes.items()
+    if len(shape) == 3 and shape[0] * shape[1] > 1
+  )

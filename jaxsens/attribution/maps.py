@@ -9,9 +9,11 @@ says otherwise; their sum is compared with what the score gains over a baseline
 image, whatever the method, so that nobody has to take completeness on trust.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ import numpy as np
 
 from jaxsens import classifiers
 from jaxsens import quantities
+from jaxsens.models import networks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,16 +88,26 @@ def score(
   Raises:
     ValueError: there is no such quantity, or it has several numbers.
   """
-  read = quantities.make_quantities(
+  return read(classifier, classifier(images), targets, quantity)
+
+
+def read(
+  classifier: classifiers.Classifier,
+  logits: jax.Array,
+  targets: jax.Array,
+  quantity: str,
+) -> jax.Array:
+  """Returns what `score` reads off answers (B, K), (B,)."""
+  one = quantities.make_quantities(
     [quantity], classifier.class_names, answers=classifier.answers
   )
-  if len(read.output_names) > 1:
+  if len(one.output_names) > 1:
     raise ValueError(
       f'an attribution explains one number per image, got {quantity!r} of '
-      f"{len(read.output_names)}; name the class by `targets` and take 'logit' "
+      f"{len(one.output_names)}; name the class by `targets` and take 'logit' "
       'or another quantity of one class.'
     )
-  return jax.vmap(read)(classifier(images), targets)[:, 0]
+  return jax.vmap(one)(logits, targets)[:, 0]
 
 
 @functools.partial(jax.jit, static_argnames='quantity')
@@ -108,12 +121,36 @@ def scores_and_gradients(
   classifier, images, targets, *, quantity: str
 ) -> tuple[jax.Array, jax.Array]:
   """Returns scores (B,) and their gradients by the image (B, H, W, C)."""
-  def total(images):
-    found = score(classifier, images, targets, quantity)
-    return jnp.sum(found), found
+  def some(images, targets):
+    def total(images):
+      found = score(classifier, images, targets, quantity)
+      return jnp.sum(found), found
 
-  gradients, found = jax.grad(total, has_aux=True)(images)
-  return found, gradients
+    gradients, found = jax.grad(total, has_aux=True)(images)
+    return found, gradients
+
+  return in_slices(classifier, some, images, targets)
+
+
+def in_slices(
+  classifier: classifiers.Classifier, function: Callable, *arrays: Any
+) -> Any:
+  """Returns a function of rows, as many at a time as gradients are fast for.
+
+  Args:
+    classifier: says how many.
+    function: (*arrays) -> arrays, a row for every row.
+    *arrays: pytrees of one number of rows, known when it is traced.
+  """
+  number = len(jax.tree.leaves(arrays)[0])
+  size = networks.slice_of(number, classifier.gradient_slice)
+  if size == number:
+    return function(*arrays)
+  parts = jax.tree.map(
+    lambda x: jnp.reshape(x, (-1, size, *jnp.shape(x)[1:])), arrays
+  )
+  found = jax.lax.map(lambda rows: function(*rows), parts)
+  return jax.tree.map(lambda x: x.reshape(number, *x.shape[2:]), found)
 
 
 def as_images(
@@ -202,6 +239,9 @@ def as_baselines(images: np.ndarray, baselines: ArrayLike | None) -> np.ndarray:
   return np.broadcast_to(given, images.shape)
 
 
+_read = jax.jit(read, static_argnames='quantity')
+
+
 @jax.jit
 def _answers(classifier, images):
   return classifier(images)
@@ -259,8 +299,16 @@ def baseline_scores(
   quantity: str,
   chunk_size: int,
 ) -> np.ndarray:
-  """Returns the scores of the baselines of images, float64 (B,)."""
+  """Returns the scores of the baselines of images, float64 (B,).
+
+  One that all images share goes through the network once.
+  """
   origins = as_baselines(images, baselines)
+  if np.ndim(baselines) < images.ndim:
+    logits = run(_answers, [origins[:1]], 1, classifier)
+    logits = np.broadcast_to(logits, (len(targets), logits.shape[1]))
+    found = _read(classifier, logits, targets, quantity=quantity)
+    return np.asarray(found, np.float64)
   return run(
     scores_of, [origins, targets], chunk_size, classifier, quantity=quantity
   ).astype(np.float64)

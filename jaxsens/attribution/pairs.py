@@ -27,6 +27,16 @@ class Chunk:
   samples: np.ndarray
   kept: int
 
+  @property
+  def groups(self) -> np.ndarray:
+    """(N,) which of the images of the chunk each pair is of, from 0."""
+    return self.images - self.images[0]
+
+  def add_sums(self, totals: np.ndarray, sums: np.ndarray) -> None:
+    """Adds sums (G, ...) over the pairs of each group to totals (B, ...)."""
+    first = self.images[0]
+    totals[first : first + len(sums)] += sums[: len(totals) - first]
+
   def add(self, totals: np.ndarray, values: np.ndarray) -> None:
     """Adds values (N, ...) to the totals (B, ...) of their images, in place."""
     rows = self.images[: self.kept]
@@ -55,3 +65,8 @@ def chunks(
     yield Chunk(
       flat // num_samples, flat % num_samples, min(size, number - start)
     )
+
+
+def max_groups(num_samples: int, chunk_size: int) -> int:
+  """Returns how many images a chunk of pairs is of at most."""
+  return -(-(chunk_size - 1) // num_samples) + 1

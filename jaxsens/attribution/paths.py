@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxsens import classifiers
 from jaxsens.attribution import maps
+from jaxsens.attribution import pairs
 
 Path = Callable[[Any, jax.Array], jax.Array]
 
@@ -113,11 +114,14 @@ def _contributions(classifier, path, data, alphas, targets, *, quantity):
       functools.partial(path, data), (alpha,), (jnp.ones_like(alpha),)
     )
 
-  points, velocities = jax.vmap(step)(data, alphas)
-  scores, gradients = maps.scores_and_gradients(
-    classifier, points, targets, quantity=quantity
-  )
-  return scores, gradients * velocities
+  def some(data, alphas, targets):
+    points, velocities = jax.vmap(step)(data, alphas)
+    scores, gradients = maps.scores_and_gradients(
+      classifier, points, targets, quantity=quantity
+    )
+    return scores, gradients * velocities
+
+  return maps.in_slices(classifier, some, data, alphas, targets)
 
 
 def contributions(
@@ -146,6 +150,64 @@ def contributions(
   return _contributions(
     classifier, path, data, alphas, targets, quantity=quantity
   )
+
+
+@functools.partial(
+  jax.jit, static_argnames=('path', 'num_groups', 'quantity')
+)
+def _sums(
+  classifier, path, data, alphas, targets, weights, groups, *, num_groups,
+  quantity,
+):
+  _, values = _contributions(
+    classifier, path, data, alphas, targets, quantity=quantity
+  )
+  # XLA's CPU backend scatters far more slowly than it multiplies.
+  shares = jnp.where(groups == jnp.arange(num_groups)[:, None], weights, 0)
+  return jnp.einsum(
+    'gn,nhwc->ghwc', shares.astype(values.dtype), values,
+    precision=jax.lax.Precision.HIGHEST,
+  )
+
+
+def add_up(
+  totals: np.ndarray | None,
+  chunk: pairs.Chunk,
+  num_samples: int,
+  classifier: classifiers.Classifier,
+  path: Path,
+  data: Any,
+  alphas: np.ndarray,
+  targets: np.ndarray,
+  weights: np.ndarray,
+  *,
+  quantity: str,
+) -> np.ndarray:
+  """Returns totals with weighted contributions of some points added to them.
+
+  Args:
+    totals: (B, H, W, C) float64 of every image, added to in place; None are
+      zeros.
+    chunk: which points they are, N of them.
+    num_samples: points of every image.
+    classifier: what is explained.
+    path: see above.
+    data: arrays with a row per point.
+    alphas: (N,) in [0, 1].
+    targets: (B,) classes.
+    weights: (N,) of the points.
+    quantity: see `maps.score`.
+  """
+  meant = np.arange(len(weights)) < chunk.kept
+  sums = np.asarray(_sums(
+    classifier, path, data, alphas, targets[chunk.images], weights * meant,
+    chunk.groups, num_groups=pairs.max_groups(num_samples, len(weights)),
+    quantity=quantity,
+  ))
+  if totals is None:
+    totals = np.zeros((len(targets), *sums.shape[1:]))
+  chunk.add_sums(totals, sums)
+  return totals
 
 
 @functools.partial(jax.jit, static_argnames=('path', 'quantity'))

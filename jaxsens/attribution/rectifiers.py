@@ -93,47 +93,30 @@ def _attribution(
     _gradients, [images, classes], chunk_size, classifier, quantity=quantity,
     guided=guided,
   )
-  black = np.zeros_like(images)
-  at_black = maps.run(
-    maps.scores_of, [black, classes], chunk_size, classifier, quantity=quantity
+  at_black = maps.baseline_scores(
+    classifier, images, classes, None, quantity, chunk_size
   )
   count = np.ones(len(images), np.int64)
   return maps.Attribution(
     method, values, classes, scores.astype(np.float64),
-    at_black.astype(np.float64), count, count + (targets is None),
+    at_black, count, count + (targets is None),
   )
 
 
 @functools.partial(jax.jit, static_argnames=('quantity', 'guided'))
 def _gradients(classifier, images, targets, *, quantity, guided):
-  def logits_of(images):
+  def total(images, targets):
     (logits,) = interpreter.evaluate(
       Rectifiers(guided), lambda x, classifier: classifier(x), (images,),
       classifier,
     )
-    return logits
+    scores = maps.read(classifier, logits, targets, quantity)
+    return jnp.sum(scores), scores
 
-  logits, pull = jax.vjp(logits_of, images)
-  head = dataclasses.replace(
-    classifier, apply_fn=_handed_on, params=logits,
-    preprocess=classifiers.identity,
-  )
+  def some(images, targets):
+    return jax.grad(total, has_aux=True)(images, targets)
 
-  def total(logits):
-    found = maps.score(
-      dataclasses.replace(head, params=logits), images, targets, quantity
-    )
-    return jnp.sum(found), found
-
-  by_logits, scores = jax.grad(total, has_aux=True)(logits)
-  (gradients,) = pull(by_logits)
-  return gradients, scores
-
-
-def _handed_on(logits, images):
-  """Returns logits that are known already."""
-  del images
-  return logits
+  return maps.in_slices(classifier, some, images, targets)
 
 
 @dataclasses.dataclass(frozen=True)

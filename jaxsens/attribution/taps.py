@@ -61,7 +61,12 @@ def check_layers(
   classifier: classifiers.Classifier, names: Sequence[str]
 ) -> None:
   """Raises ValueError for a name that no layer has, with those next to it."""
-  known = layer_names(classifier)
+  check_known(layer_names(classifier), names)
+
+
+def check_known(known: Sequence[str], names: Sequence[str]) -> None:
+  """Raises ValueError for a name that is not known, with those next to it."""
+  known = tuple(known)
   for name in names:
     if name not in known:
       near = difflib.get_close_matches(name, known, 4, 0.3) or known[-4:]

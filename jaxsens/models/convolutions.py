@@ -128,7 +128,48 @@ def convolve(
     return _convolve_patches(x, kernel, stride, pads)
   if _is_stem(kernel.shape, stride):
     return _convolve_stem(pads, jnp.asarray(x), jnp.asarray(kernel))
+  if _on_cpu():
+    return _convolve_dense(stride, pads, jnp.asarray(x), jnp.asarray(kernel))
   return _convolve(x, kernel, stride, pads)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _convolve_dense(
+  stride: int, pads: Padding, x: jax.Array, kernel: jax.Array
+) -> jax.Array:
+  """Returns `_convolve`, whose input gradient is fast within loops as well.
+
+  The gradient is a convolution by the kernel with its last axes swapped. XLA's
+  CPU backend leaves its fast path for those unless they are outside of loops,
+  where it swaps the arrays (3x3 at stride 2, 256 -> 512 channels, four images
+  of 14 pixels: 10.6 ms, against 1.3). Here the tangent has them swapped, which
+  its transpose undoes.
+  """
+  return _convolve(x, kernel, stride, pads)
+
+
+def _dense_tangent(stride, pads, primals, tangents):
+  x, kernel = primals
+  dx, dkernel = tangents
+  y = _convolve_dense(stride, pads, x, kernel)
+  dy = jnp.zeros_like(y)
+  if not isinstance(dkernel, jax.custom_derivatives.SymbolicZero):
+    dy += _convolve(x, dkernel, stride, pads)
+  if not isinstance(dx, jax.custom_derivatives.SymbolicZero):
+    dy += _convolve_swapped(dx, kernel, stride, pads)
+  return y, dy
+
+
+_convolve_dense.defjvp(_dense_tangent, symbolic_zeros=True)
+
+
+def _convolve_swapped(x, kernel, stride, pads):
+  """Returns `_convolve` by a kernel that is kept as (size, size, out, in)."""
+  kernel = jax.lax.optimization_barrier(kernel.swapaxes(-1, -2))
+  return jax.lax.conv_general_dilated(
+    x, kernel, window_strides=(stride, stride), padding=pads,
+    dimension_numbers=('NHWC', 'HWOI', 'NHWC'),
+  )
 
 
 def _convolve(x, kernel, stride, pads, groups=1):
@@ -257,7 +298,7 @@ def _stem_tangent(pads, primals, tangents):
     dy += _convolve(x, dkernel, 2, pads)
   if not isinstance(dx, jax.custom_derivatives.SymbolicZero):
     by_rows = kernel.shape[0] == 7
-    form = _convolve_block_rows if by_rows else _convolve
+    form = _convolve_block_rows if by_rows else _convolve_swapped
     dy += form(dx, kernel, 2, pads)
   return y, dy
 
@@ -273,7 +314,7 @@ def _convolve_block_rows(x, kernel, stride, pads):
   width = x.shape[2] - size + 1
   x = jnp.concatenate([x[:, :, i : i + width] for i in range(size)], axis=-1)
   kernel = kernel.reshape(size, 1, -1, channels)
-  return _convolve(x, kernel, 1, _NO_PADDING)
+  return _convolve_swapped(x, kernel, 1, _NO_PADDING)
 
 
 def _blocks(

@@ -146,6 +146,27 @@ def slice_size(calls: Sequence[Call]) -> int:
   return max(_SLICE_NUMBERS // largest, os.cpu_count() or 1)
 
 
+def gradient_slice_size(model: nnx.Module, image_shape: Sequence[int]) -> int:
+  """Returns how many images' gradients are to be taken together; 0 is all.
+
+  What the backward pass keeps doubles the memory, so that half of `slice_size`
+  stays below the same limit (SqueezeNet1.1 at 224 pixels, eight images: 1.5
+  times as fast). But where kernels outweigh the maps, reading them for few
+  images costs more than fresh pages do (ResNet18: four at a time are 1.1 times
+  as fast as two or eight).
+
+  Args:
+    model: a network as it is trained.
+    image_shape: (H, W, C) of its images.
+  """
+  calls = convolution_calls(model, image_shape)
+  size = slice_size(calls)
+  numbers = sum(math.prod(call.layer.kernel.shape) for call in calls)
+  if numbers > _SLICE_NUMBERS:
+    return size
+  return max(size // 2, min(size, os.cpu_count() or 1))
+
+
 def classifier(
   model: nnx.Module,
   *,
@@ -171,6 +192,7 @@ def classifier(
     prepare(model, (*image_size, channels), dtype=dtype),
     preprocess=preprocess, class_names=class_names, image_size=image_size,
     channels=channels, answers=answers,
+    gradient_slice=gradient_slice_size(model, (*image_size, channels)),
   )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsens.models import convolutions
+from tests.models import derivatives
 
 
 def _images(batch, size, channels):
@@ -89,30 +90,37 @@ def test_stem_equals_xlas_in_every_mode_of_differentiation(
 
   monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
   ours = functools.partial(convolutions.convolve, stride=2, padding=padding)
-  assert 'custom_jvp' in str(jax.make_jaxpr(ours)(images, kernel))
+  assert '_convolve_stem' in str(jax.make_jaxpr(ours)(images, kernel))
 
-  def everything(f):
-    score = lambda *x: jnp.sum(jnp.sin(f(*x)))
-    gradients = jax.grad(score, (0, 1))
-    return {
-      'result': f(images, kernel),
-      'of both': gradients(images, kernel),
-      'of images': jax.grad(score)(images, kernel),
-      'of kernel': jax.grad(score, 1)(images, kernel),
-      'forward': jax.jvp(f, (images, kernel), (tangent, step)),
-      'hessian': jax.jvp(gradients, (images, kernel), (tangent, step)),
-      'mapped': jax.vmap(jax.grad(score), (0, None))(images[:, None], kernel),
-    }
+  # Of the largest: sines of sums of 147 terms, and their derivatives.
+  derivatives.assert_same(ours, xla, (images, kernel), (tangent, step), 2e-5)
 
-  actual, expected = jax.jit(lambda: (everything(ours), everything(xla)))()
-  for name, x in expected.items():
-    # Of the largest: sines of sums of 147 terms, and their derivatives.
-    jax.tree.map(
-      lambda a, e, name=name: np.testing.assert_allclose(
-        a, e, atol=2e-5 * np.abs(e).max(), err_msg=name
-      ),
-      actual[name], x,
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('size, padding', [(3, 'torch'), (5, 0)])
+def test_dense_form_equals_xlas_in_every_mode_of_differentiation(
+  size, padding, stride
+):
+  rng = np.random.default_rng(3)
+  shapes = (2, 17, 18, 30), (size, size, 30, 7)
+  arguments, tangents = (
+    tuple(jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)
+    for _ in range(2)
+  )
+  pads = ((size // 2,) * 2,) * 2 if padding == 'torch' else 'VALID'
+
+  def xla(images, kernel):
+    return jax.lax.conv_general_dilated(
+      images, kernel, (stride, stride), pads,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
+
+  ours = functools.partial(
+    convolutions.convolve, stride=stride, padding=padding
+  )
+  assert '_convolve_dense' in str(jax.make_jaxpr(ours)(*arguments))
+  # Sines of sums of up to 750 terms.
+  derivatives.assert_same(ours, xla, arguments, tangents, 1e-4)
 
 
 def test_other_platforms_and_images_run_the_plain_stem(monkeypatch):
@@ -122,7 +130,7 @@ def test_other_platforms_and_images_run_the_plain_stem(monkeypatch):
     monkeypatch.setattr(jax, 'default_backend', lambda name=backend: name)
     images = _images(1, 20, channels)
     jaxpr = jax.make_jaxpr(run)(images, kernel[:, :, :channels])
-    assert 'custom_jvp' not in str(jaxpr)
+    assert '_convolve_stem' not in str(jaxpr)
 
 
 @pytest.mark.parametrize('size', [2, 3, 4, 5, 9])

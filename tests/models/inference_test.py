@@ -194,7 +194,18 @@ def test_large_maps_go_in_slices_and_small_ones_whole():
   assert cores <= sizes[1] <= max(cores, 2)
 
 
+def test_gradients_of_light_networks_go_in_smaller_slices():
+  shape = (448, 448, 1)
+  light, heavy = network('squeezenet1_1'), network('resnet18')
+  for model, share in ((light, 2), (heavy, 1)):
+    whole = inference.slice_size(inference.convolution_calls(model, shape))
+    found = inference.gradient_slice_size(model, shape)
+    assert found == max(whole // share, min(whole, os.cpu_count()))
+
+
 def test_other_platforms_run_whole_batches(monkeypatch):
   calls = inference.convolution_calls(network('resnet18'), (64, 64, 1))
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   assert inference.slice_size(calls) == 0
+  size = inference.gradient_slice_size(network('resnet18'), (64, 64, 1))
+  assert size == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsens.models import winograd
+from tests.models import derivatives
 
 
 @pytest.mark.parametrize('height, width', [(1, 2), (4, 8), (7, 7), (14, 9)])
@@ -38,3 +39,27 @@ def test_convolution_by_tiles_and_its_gradient_equal_xlas(
       for f in (ours, xla)
     ]
     np.testing.assert_allclose(*gradients, atol=10 * atol)
+
+
+def test_products_of_few_rows_have_the_same_derivatives_in_every_mode():
+  rng = np.random.default_rng(5)
+  shapes = (3, 36, 40), (36, 40, 30)
+  arguments, tangents = (
+    tuple(jnp.asarray(rng.normal(size=s) / 6, jnp.float32) for s in shapes)
+    for _ in range(2)
+  )
+
+  def by_rows(product):
+    return lambda x, y: product(x.swapaxes(0, 1), y).swapaxes(0, 1)
+
+  derivatives.assert_same(
+    by_rows(winograd._multiply_few), by_rows(winograd._multiply), arguments,
+    tangents, 1e-5,
+  )
+
+
+@pytest.mark.parametrize('batch, few', [(1, True), (33, False)])
+def test_few_rows_of_large_kernels_are_multiplied_by_their_own_form(batch, few):
+  images, kernel = jnp.zeros((batch, 4, 4, 256)), jnp.zeros((36, 256, 256))
+  text = str(jax.make_jaxpr(winograd.convolve_tiles)(images, kernel))
+  assert ('_multiply_few' in text) == few
