@@ -14,15 +14,15 @@ gradient along the perturbation.
 
 On request: `--factor`, the heat maps of the first image over the range of a
 factor, and with `--path_to` the path of that factor to a value; `--randomised`,
-the same methods on a network of permuted parameters; `--indices`, Sobol indices
-of where the heat map of a method (`--indices_of`) lies; `--annotate`, each
-image large beside its first heat map. `--render_only` draws figures and page
-again from the two files.
+the same methods on a network of permuted parameters; `--believe`, what happens
+to the answers where the maps say that they should change, and to the maps where
+they should; `--indices`, Sobol indices of where the heat map of a method
+(`--indices_of`) lies; `--annotate`, each image large beside its first heat map.
+`--render_only` draws figures and page again from the two files.
 """
 
 from collections.abc import Sequence
 import dataclasses
-import difflib
 import io
 import json
 import pathlib
@@ -34,10 +34,10 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from experiments import attribution_indices
+from experiments import believing
 from experiments import evaluate
+from experiments import explained_images
 from experiments import explanation_parts
-from experiments import gpc
-from experiments import image_results
 from experiments import methods as methods_lib
 from experiments import runs
 from experiments import train
@@ -47,13 +47,12 @@ from jaxsens.attribution import maps
 from jaxsens.data import image_sets
 from jaxsens.perturbations import registry
 from jaxsens.reports import attribution_page
+from jaxsens.reports import tables
 
 DEFAULT_METHODS = (
   'gradient x input', 'integrated gradients', 'SmoothGrad', 'DeepLIFT',
   'Grad-CAM', 'guided Grad-CAM', 'occlusion', 'RISE',
 )
-_REFERENCES = 20  # images of the data, for the methods that compare with them
-_TARGETS = ('predicted', 'label')
 
 _METHODS = flags.DEFINE_list(
   'methods', [], 'Names of experiments/methods.py; none takes eight of them.'
@@ -80,6 +79,9 @@ _PATH_TO = flags.DEFINE_float(
 )
 _RANDOMISED = flags.DEFINE_bool(
   'randomised', False, 'Explain a network of permuted parameters as well.'
+)
+_BELIEVE = flags.DEFINE_bool(
+  'believe', False, 'Check whether each method can be believed.'
 )
 _INDICES = flags.DEFINE_bool(
   'indices', False, 'Sobol indices of where a heat map lies.'
@@ -110,6 +112,7 @@ class Options:
   factor: str | None = None
   path_to: float | None = None
   randomised: bool = False
+  believe: bool = False
   indices: bool = False
   indices_of: str = 'Grad-CAM'
   indices_nodes: int = 256
@@ -140,28 +143,32 @@ def run(
   splits = train.load_data(key_data, config)
   part = splits.test if len(splits.test) else splits.validation
   class_names = part.class_names
-  check_target(class_names, options.target)
+  explained_images.check_target(class_names, options.target)
   trained = train.train_or_restore(key_train, config, workdir, lambda: splits)
   classifier = trained.classifier
   if options.layer is not None:
     layer_scores.with_map(classifier, options.layer)
-  keys = jax.random.split(key, 5)
-  frames = _decoded(choose_images(part, classifier, config, options.images))
+  keys = jax.random.split(key, 6)
+  frames = explained_images.decoded(explained_images.choose_images(
+    part, classifier, config, options.images
+  ))
   images = image_sets.resize_all(frames.images, classifier.image_size)
   logits = evaluate.answer(classifier, images)
-  targets = _targets(options.target, class_names, logits, frames.labels)
+  targets = explained_images.choose_targets(
+    options.target, class_names, logits, frames.labels
+  )
   chosen = methods_lib.chosen(options.methods or DEFAULT_METHODS)
   context = methods_lib.Context(
     key=keys[0], classifier=classifier,
-    references=_references(keys[1], splits, classifier), layer=options.layer,
-    quantity=options.quantity, num_steps=options.num_steps,
-    num_masks=options.num_masks,
+    references=explained_images.references(keys[1], splits, classifier),
+    layer=options.layer, quantity=options.quantity,
+    num_steps=options.num_steps, num_masks=options.num_masks,
   )
-  masks = _masks(frames)
+  masks = explained_images.defects(frames)
   stages = runs.Stages()
   arrays = {'images': images}
   if masks is not None:
-    arrays['masks'] = _seen(masks, classifier.image_size)
+    arrays['masks'] = explained_images.resized(masks, classifier.image_size)
   with stages('heat maps'):
     entries, values, skipped = explanation_parts.attribute(
       context, chosen, images, targets, skip=not options.methods
@@ -186,6 +193,13 @@ def run(
         keys[3], context, chosen, images, targets, values
       )
       _add(arrays, 'randomised', found)
+  belief = []
+  if options.believe:
+    with stages('whether to believe'):
+      belief = believing.check(
+        keys[5], context, {name: chosen[name] for name in values}, images,
+        targets, values,
+      )
   indices = None
   if options.indices:
     with stages('indices of the heat map'):
@@ -194,11 +208,12 @@ def run(
         options.indices_nodes,
       )
   facts = evaluate.describe(config, trained, frames)
-  document = _plain({
+  document = tables.plain({
     'title': f'What {config.model.name} looks at',
     'facts': facts | {
       'assessed on': None, 'explained': f'{options.quantity} of the class '
-      f'that is {options.target}' if options.target in _TARGETS else
+      f'that is {options.target}'
+      if options.target in explained_images.TARGETS else
       f'{options.quantity} of {options.target}',
       'images': f'{len(frames)} of {part.description}',
     },
@@ -216,8 +231,9 @@ def run(
       ))
     ],
     'methods': entries, 'skipped': skipped, 'classes': classes, 'panel': panel,
-    'paths': paths, 'randomised': randomised, 'indices': indices,
-    'annotate': options.annotate, 'seconds': stages.seconds,
+    'paths': paths, 'randomised': randomised, 'belief': belief,
+    'indices': indices, 'annotate': options.annotate,
+    'seconds': stages.seconds,
   })
   runs.write_json(workdir / 'explanation.json', document)
   buffer = io.BytesIO()
@@ -242,95 +258,6 @@ def check_factor(config: ConfigDict, options: Options) -> None:
     raise ValueError(
       f'--path_to of {name} must be in [{lower:g}, {upper:g}], got {value:g}.'
     )
-
-
-def check_target(class_names: Sequence[str], target: str) -> None:
-  """Raises ValueError for a target that is no class; the nearest are named."""
-  if target not in (*_TARGETS, *class_names):
-    near = difflib.get_close_matches(target, class_names, 3, 0.3)
-    raise ValueError(
-      f'--target must be predicted, label or a class, got {target!r}; next to '
-      f'it are {", ".join(near or class_names)}.'
-    )
-
-
-def choose_images(
-  part: image_sets.ImageSet, classifier, config: ConfigDict,
-  wanted: Sequence[str],
-) -> image_sets.ImageSet:
-  """Returns the images of names or numbers, or some of every class.
-
-  Raises:
-    ValueError: there is no such image, or the network recognises none.
-  """
-  if not wanted:
-    if config.data.get('only_recognised', False):
-      part = image_results.recognised(classifier, part)
-      if not len(part):
-        raise ValueError(
-          'the network recognises none of the test images; name some by '
-          '--images.'
-        )
-    return gpc.analysed_frames(part, config)
-  rows = []
-  for name in wanted:
-    if name in part.names:
-      rows.append(part.names.index(name))
-    elif name.isdigit() and int(name) < len(part):
-      rows.append(int(name))
-    else:
-      near = difflib.get_close_matches(name, part.names, 3, 0.3)
-      raise ValueError(
-        f'--images: there is no image {name!r}; numbers go from 0 to '
-        f'{len(part) - 1}, names are as {", ".join(near or part.names[:3])}.'
-      )
-  return part.take(rows)
-
-
-def _targets(target, class_names, logits, labels):
-  if target == 'predicted':
-    return logits.argmax(1).astype(np.int32)
-  if target == 'label':
-    return labels
-  return np.full(len(labels), class_names.index(target), np.int32)
-
-
-def _references(key, splits, classifier):
-  """Some training images, of a network that came without any test images."""
-  part = next(p for p in (splits.train, splits.test) if len(p))
-  rows = np.asarray(jax.random.permutation(key, len(part)))[:_REFERENCES]
-  return image_sets.resize_all(
-    part.take(np.sort(rows)).images, classifier.image_size
-  )
-
-
-def _decoded(frames):
-  """Returns images that are read or drawn once, however often looked at."""
-  images = frames.images
-  if isinstance(images, image_sets.RenderedImages):
-    images = images.all()
-  return dataclasses.replace(
-    frames, images=[np.asarray(image, np.float32) for image in images]
-  )
-
-
-def _masks(frames):
-  """Where the defect of the label is, (B, h, w) bool; None without masks."""
-  if frames.masks is None:
-    return None
-  found = []
-  for mask, label in zip(frames.masks, frames.labels, strict=True):
-    name = frames.class_names[label]
-    if name in frames.mask_names:
-      mask = mask[..., [frames.mask_names.index(name)]]
-    found.append(mask.any(-1))
-  return np.stack(found)
-
-
-def _seen(masks, size):
-  return image_sets.resize_all(
-    masks[..., None].astype(np.float32), size
-  )[..., 0] >= 0.5
 
 
 def _class_maps(context, images, logits, arrays):
@@ -379,19 +306,6 @@ def _write(workdir, document, arrays):
   runs.LOG.info('Figures ...')
   attribution_page.write_all(workdir, document, arrays)
   runs.LOG.info('Page: %s', workdir / 'explanation.html')
-
-
-def _plain(value):
-  """Returns arrays as lists, and numbers that are not finite as None."""
-  if isinstance(value, dict):
-    return {name: _plain(entry) for name, entry in value.items()}
-  if isinstance(value, list | tuple):
-    return [_plain(entry) for entry in value]
-  if isinstance(value, jax.Array | np.ndarray):
-    return _plain(np.asarray(value).tolist())
-  if isinstance(value, np.generic):
-    return _plain(value.item())
-  return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 if __name__ == '__main__':

@@ -69,14 +69,15 @@ def attribute(
       continue
     seconds = time.perf_counter() - start
     share = found.relative_completeness_error
-    runs.LOG.info(
-      '%s: %d images in %.1f s, sums off by %.2g of the gain (median)', name,
-      len(images), seconds, np.median(share),
-    )
+    sums = ''
+    if name in methods_lib.COMPLETE:
+      sums = f', sums off by {np.median(share):.2g} of the gain (median)'
+    runs.LOG.info('%s: %d images in %.1f s%s', name, len(images), seconds, sums)
     values[name] = np.asarray(found.values, np.float32)
     entries.append({
       'name': name, 'method': found.method,
       'kind': kind_of(name, found),
+      'complete': name in methods_lib.COMPLETE,
       'scores': found.scores, 'baseline_scores': found.baseline_scores,
       'completeness_error': found.completeness_error, 'relative_error': share,
       'num_gradients': found.num_gradients, 'num_forwards': found.num_forwards,

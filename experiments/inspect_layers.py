@@ -46,6 +46,7 @@ from jaxsens.inspection import regions
 from jaxsens.models import states
 from jaxsens.reports import inspection_figures
 from jaxsens.reports import inspection_page
+from jaxsens.reports import tables
 
 _LAYERS = flags.DEFINE_list(
   'layers', [], 'Names of layers; none chooses some over the depth.'
@@ -287,26 +288,22 @@ def _write(workdir, result):
       buffer, **{part['layer']: part['images'] for part in result['neurons']}
     )
     files.write_bytes(folder / 'neurons.npz', buffer.getvalue())
-  runs.write_json(workdir / 'inspection.json', _plain(result))
+  document = tables.plain(_without_images(result))
+  runs.write_json(workdir / 'inspection.json', document)
   files.write_text(
     workdir / 'inspection.html', inspection_page.render(result, figures)
   )
 
 
-def _plain(value):
-  """Returns a result without its images, arrays as lists, NaN as None."""
+def _without_images(value):
   if isinstance(value, dict):
     return {
-      name: _plain(entry) for name, entry in value.items()
+      name: _without_images(entry) for name, entry in value.items()
       if name not in ('images', 'examples')
     }
   if isinstance(value, list | tuple):
-    return [_plain(entry) for entry in value]
-  if isinstance(value, np.ndarray):
-    return _plain(value.tolist())
-  if isinstance(value, np.generic):
-    return _plain(value.item())
-  return None if isinstance(value, float) and not np.isfinite(value) else value
+    return [_without_images(entry) for entry in value]
+  return value
 
 
 def _other():

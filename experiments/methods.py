@@ -10,9 +10,11 @@ import numpy as np
 
 from jaxsens import classifiers
 from jaxsens.attribution import cam
+from jaxsens.attribution import conductance
 from jaxsens.attribution import deeplift
 from jaxsens.attribution import gradients
 from jaxsens.attribution import integrals
+from jaxsens.attribution import layer_scores
 from jaxsens.attribution import lime
 from jaxsens.attribution import maps
 from jaxsens.attribution import mask_indices
@@ -117,6 +119,24 @@ def _guided_grad_cam(context, images, targets):
   )
 
 
+def _of_layer(context, images, targets, *, function):
+  """Returns what the units of a layer carry, at the pixels they belong to."""
+  found = function(
+    context.classifier, images, targets,
+    layer=layer_scores.with_map(context.classifier, context.layer),
+    num_steps=context.num_steps, **_options(context),
+  )
+  places = found.values.sum(-1)
+  height, width = images.shape[1:3]
+  # A pixel has its share of what a place of the layer has.
+  share = places[0].size / (height * width)
+  values = share * cam.enlarged(places, (height, width))[..., None]
+  return maps.Attribution(
+    found.method, values, found.targets, found.scores, found.baseline_scores,
+    found.num_gradients, found.num_forwards,
+  )
+
+
 def _occlusion(context, images, targets):
   # So many positions of a square window, each overlapping the next by half.
   side = max(round(context.num_masks**0.5), 2)
@@ -168,12 +188,35 @@ METHODS: dict[str, Method] = {
   'HiResCAM': functools.partial(_activation_map, kind='hires_cam'),
   'LayerCAM': functools.partial(_activation_map, kind='layer_cam'),
   'guided Grad-CAM': _guided_grad_cam,
+  'conductance': functools.partial(
+    _of_layer, function=conductance.conductance
+  ),
+  'layer integrated gradients': functools.partial(
+    _of_layer, function=conductance.layer_integrated_gradients
+  ),
   'occlusion': _occlusion,
   'RISE': _drawn(rise.rise, 'num_masks'),
   'LIME': _lime,
   'mask indices': _mask_indices,
 }
 """What explains images, by the name under which it is asked for."""
+
+COMPLETE = frozenset({
+  'integrated gradients', 'integrated gradients, adaptive',
+  'expected gradients', 'blur path', 'DeepLIFT', 'DeepSHAP',
+})
+"""Whose values promise to sum to what the score gains over the baseline."""
+
+SLOPES = frozenset({
+  'saliency', 'SmoothGrad', 'guided backpropagation', 'deconvolution',
+})
+"""Whose values are changes of the score per unit of the image."""
+
+SHARES = frozenset({
+  'gradient x input', 'integrated gradients', 'integrated gradients, adaptive',
+  'DeepLIFT',
+})
+"""Whose values are changes of the score from the black image."""
 
 
 def chosen(names: Sequence[str]) -> dict[str, Method]:

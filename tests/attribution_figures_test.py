@@ -6,6 +6,7 @@ import pytest
 
 from jaxsens.reports import attribution_figures
 from jaxsens.reports import attribution_page
+from jaxsens.reports import belief_figures
 from jaxsens.reports import factor_attribution_figures
 from jaxsens.reports import heat_maps
 from jaxsens.reports import style
@@ -21,7 +22,7 @@ def _document(size=(12, 8), channels=3):
     'completeness_error': [0.5, 3000.0], 'relative_error': [0.5, None],
     'num_gradients': [50, 1], 'num_forwards': [0, 2],
     'spearman': [0.5, None], 'absolute_spearman': [0.25, None],
-    'ssim': [0.1, 0.2],
+    'ssim': [0.1, 0.2], 'complete': name == 'steps',
   }
   methods = [method('steps', 'signed'), method('sizes <b>', 'unsigned'),
              method('RISE', 'level')]
@@ -47,6 +48,12 @@ def _document(size=(12, 8), channels=3):
        'certainty': 0.625, 'score': 1.0},
     ],
     'methods': methods, 'randomised': methods, 'annotate': True,
+    'belief': [{
+      'name': name, 'deletion': [0.25, 0.5], 'insertion': [0.5, None],
+      'road': [0.5, 0.5], 'mufidelity': [-0.5, 0.125], 'infidelity': None,
+      'sensitivity': [0.5, 0.5], 'other_class': None,
+      'stages': ['fc', 'conv'], 'cascade': [[0.9, None], [0.0625, 0.0625]],
+    } for name in ('steps', 'RISE')],
     'skipped': [{'name': 'LIME', 'reason': 'none <such>'}],
     'classes': {'layer': 'conv', 'classes': [0, 1],
                 'certainties': [[0.875, 0.125], [0.375, 0.625]]},
@@ -176,6 +183,7 @@ def test_figures_say_what_is_known_of_each_map():
   )
   texts = [text.get_text() for text in figure.texts]
   assert 'sum off by +0.5 (50 %)' in texts and 'sum off by +3,000' in texts
+  assert texts.count('promises no sum') == 4
   assert '50 gradients' in texts and '1 gradient, 2 passes' in texts
   assert '✗ a $dog$' in texts and 'is cat' in texts and '0.88' in texts
   paths = factor_attribution_figures.plot_paths(document, arrays, 0)
@@ -185,6 +193,22 @@ def test_figures_say_what_is_known_of_each_map():
   indices = factor_attribution_figures.plot_indices(document, arrays)
   title = indices.axes[2].get_title(loc='left')
   assert title == 'centre x (px)\n3 ± 1, Q² 0.99'
+
+
+def test_bars_and_lines_say_what_speaks_for_a_map():
+  document, _ = _document()
+  figure = belief_figures.plot_belief(document)
+  deletion, *_, cascade = figure.axes
+  widths = [bar.get_width() for bar in deletion.patches]
+  np.testing.assert_allclose(widths, 0.375)
+  texts = [text.get_text() for text in figure.axes[4].texts]
+  assert texts == ['–', '–']
+  assert [text.get_text() for text in cascade.texts] == ['0.06', '0.06']
+  labels = [label.get_text() for label in cascade.get_xticklabels()]
+  assert labels == ['trained', 'fc', 'conv']
+  line = next(x for x in cascade.lines if len(x.get_xdata()) == 3)
+  heights = (line.get_ydata() - line.get_ydata().min()) / 0.76
+  np.testing.assert_allclose(heights, [0.9375, 0.8375, 0], atol=1e-6)
 
 
 def test_no_signs_no_parts():
@@ -199,16 +223,17 @@ def test_page_holds_every_part_and_escapes(tmp_path):
   stems = {path.stem for path in (tmp_path / 'explanation').iterdir()}
   assert stems == {
     'heat_maps', 'parts', 'classes', 'factor', 'paths', 'paths_2',
-    'randomised', 'indices', 'annotated_00000', 'annotated_00001',
+    'randomised', 'belief', 'indices', 'annotated_00000', 'annotated_00001',
   }
   page = (tmp_path / 'explanation.html').read_text()
   assert page.count('data:image/png') == len(stems)
   for text in ('What &lt;a network&gt; looks at', 'sizes &lt;b&gt;',
                'none &lt;such&gt;', '<h2>Permuted parameters</h2>',
-               '0.25 / 0.25', 'a &amp; b'):
+               '0.25 / 0.25', 'a &amp; b', 'without conv', 'not promised'):
     assert text in page
   bare = document | {
     'classes': None, 'panel': None, 'paths': [], 'randomised': [],
+    'belief': [],
     'indices': None, 'annotate': False, 'skipped': [],
   }
   page = attribution_page.render(bare, arrays)

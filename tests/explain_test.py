@@ -8,11 +8,13 @@ import pytest
 from configs import weld
 from experiments import attribution_indices
 from experiments import explain
+from experiments import explained_images
 from experiments import explanation_parts
 from experiments import gpc
 from experiments import methods as methods_lib
 from experiments import runs
 from experiments import train
+from jaxsens.attribution import faithfulness
 from jaxsens.attribution import gradients
 from jaxsens.attribution import maps
 from jaxsens.data import image_sets
@@ -33,8 +35,8 @@ def run_directory(tmp_path_factory):
   config = runs.resolve(config)
   document = explain.run(config, workdir, explain.Options(
     methods=_METHODS, factor='brightness', num_steps=4, num_masks=9,
-    randomised=True, indices=True, indices_nodes=32, annotate=True,
-    target='label',
+    randomised=True, believe=True, indices=True, indices_nodes=32,
+    annotate=True, target='label',
   ))
   return config, workdir, document
 
@@ -143,13 +145,37 @@ def test_permuted_parameters_give_other_maps(run_directory):
   assert all(-1 <= value < 0.95 for value in found['spearman'])
 
 
+def test_belief_is_what_the_measures_say(run_directory):
+  config, workdir, document = run_directory
+  classifier, test = _network(config, workdir)
+  frames = gpc.analysed_frames(test, config)
+  arrays = np.load(workdir / 'attributions.npz')
+  slope, cam = document['belief']
+  assert [slope['name'], cam['name']] == list(_METHODS)
+  # A map that a network has by its gradient, not one that a layer has.
+  assert cam['infidelity'] is None
+  assert all(0 <= value <= 1 for value in slope['infidelity'])
+  expected = faithfulness.deletion(
+    classifier, arrays['images'], arrays[f'values/{slope["name"]}'].sum(-1),
+    frames.labels,
+  ).areas
+  np.testing.assert_allclose(slope['deletion'], expected, rtol=1e-3)
+  for row in (slope, cam):
+    assert len(row['cascade']) == len(row['stages']) == 5
+    assert min(row['sensitivity']) > 0
+  # Without all that was learned a map is another one.
+  assert np.max(slope['cascade'][-1]) < 0.95
+  assert len(set(slope['stages'])) == 5
+
+
 def test_page_shows_all_and_is_drawn_again_from_the_files(run_directory):
   config, workdir, document = run_directory
   page = workdir / 'explanation.html'
   before = page.read_text()
   for heading in ('Heat maps', 'For and against', 'Every class',
                   'Over the range of a factor', 'Effects of the factors',
-                  'Permuted parameters', 'Where the map lies', 'Large'):
+                  'Permuted parameters', 'Can they be believed?',
+                  'Where the map lies', 'Large'):
     assert f'<h2>{heading}</h2>' in before
   page.unlink()
   again = explain.run(config, workdir, explain.Options(render_only=True))
@@ -201,12 +227,12 @@ def _sees_light(context, images, targets):
 def test_images_are_those_that_are_named(run_directory):
   config, workdir, _ = run_directory
   classifier, test = _network(config, workdir)
-  found = explain.choose_images(
+  found = explained_images.choose_images(
     test, classifier, config, [test.names[2], '0']
   )
   assert found.names == (test.names[2], test.names[0])
   with pytest.raises(ValueError, match=f'numbers go from 0 to {len(test) - 1}'):
-    explain.choose_images(test, classifier, config, [str(len(test))])
+    explained_images.choose_images(test, classifier, config, [str(len(test))])
 
 
 def test_method_that_a_network_cannot_have_is_left_out_or_refused(

@@ -99,7 +99,7 @@ def layer_cams(
   return {
     name: ActivationMap(
       method=f'{kind} of {name}',
-      values=_enlarged(found[name], classifier.image_size)[..., None],
+      values=enlarged(found[name], classifier.image_size)[..., None],
       targets=targets, scores=scores.astype(np.float64),
       baseline_scores=at_black, num_gradients=once,
       num_forwards=once, layer=name, layer_maps=found[name],
@@ -195,7 +195,7 @@ def grad_cam_of_classes(
     functools.partial(_maps_of_classes, classifier, jnp.asarray(classes)),
     [images], chunk_size, layer=layer, kind=kind, relu=relu, quantity=quantity,
   )
-  return _enlarged(found, classifier.image_size)
+  return enlarged(found, classifier.image_size)
 
 
 def guided_grad_cam(
@@ -312,7 +312,7 @@ def _resized(found, *, size):
   return jax.image.resize(found, shape, 'bilinear', antialias=False)
 
 
-def _enlarged(found: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def enlarged(found: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """Returns maps (..., h, w) at (..., H, W), size = (H, W)."""
   return np.asarray(_resized(found, size=tuple(size)))
 

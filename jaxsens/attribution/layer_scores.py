@@ -99,8 +99,8 @@ def with_map(
   if layer not in known:
     raise ValueError(
       f'layer {layer!r} has no map of places: expected (height, width, '
-      f'channels) with more than one place, got {shapes[layer]}; layers with a map '
-      f'are {", ".join(known[-6:])} ({len(known)} in all).'
+      f'channels) with more than one place, got {shapes[layer]}; layers with a '
+      f'map are {", ".join(known[-6:])} ({len(known)} in all).'
     )
   return layer
 

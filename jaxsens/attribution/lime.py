@@ -76,7 +76,7 @@ def lime(
 
   References:
     Ribeiro, Singh, Guestrin, "Why Should I Trust You?", 2016, equation 2; the
-    defaults are those of the authors' program.
+    defaults are those of the authors' program, which takes the root of w.
   """
   images = maps.as_images(classifier, images)
   targets = maps.as_targets(classifier, images, targets, chunk_size=chunk_size)

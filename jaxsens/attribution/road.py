@@ -130,12 +130,17 @@ def impute(
   result = image.copy()
   if missing.any():
     draws = np.asarray(_draws(key, image.shape))[missing]
-    result[missing] = _means(image, missing) + noise * draws
+    result[missing] = means_of_neighbours(image, missing) + noise * draws
   return result
 
 
-def _means(image, missing):
-  """Returns the solution of the system at the missing pixels, (M, C)."""
+def means_of_neighbours(image: np.ndarray, missing: np.ndarray) -> np.ndarray:
+  """Returns the solution of the system at the missing pixels, (M, C) float64.
+
+  Args:
+    image: (H, W, C).
+    missing: (H, W) bool, some of them.
+  """
   rows, columns = np.nonzero(missing)
   number = len(rows)
   ids = np.full(missing.shape, -1)

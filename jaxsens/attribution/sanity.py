@@ -71,6 +71,7 @@ def randomise(
   *,
   mode: str = 'cascading',
   names: Sequence[str] | None = None,
+  stages: Sequence[int] | None = None,
   fresh: Any = None,
   vectorised: bool = True,
   stages_at_once: int | None = None,
@@ -91,6 +92,8 @@ def randomise(
     names: of layers from the first to the last, see
       `randomised_params.stage_params`; None takes all in calling order.
       Reversed they randomise from the bottom.
+    stages: numbers of those that are run, 0 has the last layer alone; None
+      runs one for every layer.
     fresh: params of a network that was never trained, of the same structure;
       None permutes the trained values within each array.
     vectorised: all stages in one `vmap`; False runs one after the other with
@@ -122,10 +125,10 @@ def randomise(
   if fresh is None:
     fresh = randomised_params.permuted(key, classifier.params)
   original = _explained(classifier, images, explain, targets, chunk_size)
-  stages = np.arange(len(names))
-  at_once = (stages_at_once or len(names)) if vectorised else 1
+  stages = _checked_stages(stages, len(names))
+  at_once = (stages_at_once or len(stages)) if vectorised else 1
   found = []
-  for start in range(0, len(names), at_once):
+  for start in range(0, len(stages), at_once):
     params = randomised_params.stage_params(
       classifier.params, fresh, names, mode,
       stages=stages[start:start + at_once],
@@ -136,7 +139,7 @@ def randomise(
     ))
   heat_maps = np.concatenate(found)
   return Randomisation(
-    mode, tuple(names)[::-1], original, heat_maps,
+    mode, tuple(names[-1 - stage] for stage in stages), original, heat_maps,
     similarity.stack([similarity.compare(original, x) for x in heat_maps]),
     targets,
   )
@@ -182,6 +185,18 @@ def random_logit(
     for classes in (targets, others)
   )
   return OtherClass(targets, others, similarity.compare(first, second))
+
+
+def _checked_stages(stages, number):
+  found = np.arange(number) if stages is None else np.asarray(stages)
+  if found.ndim != 1 or not len(found) or not (
+    np.issubdtype(found.dtype, np.integer)
+    and 0 <= found.min() and found.max() < number
+  ):
+    raise ValueError(
+      f'stages must be numbers from 0 to {number - 1}, got {stages}.'
+    )
+  return found
 
 
 def _of_stages(stacked, images, explain, targets, vectorised, chunk_size):

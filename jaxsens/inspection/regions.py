@@ -18,12 +18,11 @@ import jax
 from jax.typing import ArrayLike
 import numpy as np
 from scipy import ndimage
-from scipy import sparse
 from scipy import stats
-from scipy.sparse import linalg
 
 from jaxsens import classifiers
 from jaxsens.attribution import maps
+from jaxsens.attribution import road
 
 _BLUR = 0.125  # standard deviation of 'blur', in heights of the image
 
@@ -165,8 +164,8 @@ def replace(
     masks: (H, W), or (B, H, W), bool.
     fill: 'black', 'white', 'mean' (of the pixels outside the mask, per
       channel), 'blur' (the image out of focus), or 'neighbours': each masked
-      pixel is the mean of its neighbours, which is smooth and meets what is
-      around it.
+      pixel is a mean of its neighbours, see `attribution.road`, which is smooth
+      and meets what is around it.
 
   Raises:
     ValueError: an unknown fill, shapes that do not fit, or a mask that leaves
@@ -298,39 +297,12 @@ def _blur(image, mask):
   )[mask]
 
 
-def _neighbours(image, mask):
-  """Solves the discrete Laplace equation inside the mask."""
-  number = mask.sum()
-  place = np.full(mask.shape, -1)
-  place[mask] = np.arange(number)
-  rows, columns = np.nonzero(mask)
-  degree = np.zeros(number)
-  right = np.zeros((number, image.shape[-1]))
-  pairs = []
-  for step in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-    r, c = rows + step[0], columns + step[1]
-    inside = (
-      (r >= 0) & (r < mask.shape[0]) & (c >= 0) & (c < mask.shape[1])
-    )
-    degree += inside
-    own = np.flatnonzero(inside)
-    r, c = r[own], c[own]
-    known = ~mask[r, c]
-    right[own[known]] += image[r[known], c[known]]
-    pairs.append((own[~known], place[r[~known], c[~known]]))
-  i, j = (np.concatenate(side) for side in zip(*pairs, strict=True))
-  laplace = sparse.diags(degree) - sparse.csr_matrix(
-    (np.ones(len(i)), (i, j)), shape=(number, number)
-  )
-  return linalg.splu(laplace.tocsc()).solve(right)
-
-
 FILLS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray | float]] = {
   'black': lambda image, mask: 0.0,
   'white': lambda image, mask: 1.0,
   'mean': _mean,
   'blur': _blur,
-  'neighbours': _neighbours,
+  'neighbours': road.means_of_neighbours,
 }
 """What is put in place of a region, by name."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
+from jaxsens.reports import belief_figures
 from jaxsens.reports import factor_attribution_figures
 from jaxsens.reports import heat_maps
 from jaxsens.reports import style
@@ -60,6 +61,8 @@ def draw_all(document: Document, arrays: Arrays) -> dict[str, bytes]:
       figures[_numbered('randomised', n)] = plot_randomised(
         document, arrays, range(i, min(i + _ROWS // 2, number))
       )
+  if document['belief']:
+    figures['belief'] = belief_figures.plot_belief(document)
   if document['indices']:
     figures['indices'] = factor_attribution_figures.plot_indices(
       document, arrays
@@ -292,7 +295,9 @@ def _put_map(figure, arrays, method, key, i, left, bottom, width):
   )
   error, share = method['completeness_error'][i], method['relative_error'][i]
   text = f'sum off by {heat_maps.number(error, plus=True)}'
-  if share is not None and share < 1e-4:
+  if not method['complete']:
+    text = 'promises no sum'
+  elif share is not None and share < 1e-4:
     text = 'sum exact to 0.01 %'
   elif share is not None and share < 10:
     text += f' ({100 * share:.{0 if share >= 0.1 else 1}f} %)'

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxsens import files
 from jaxsens.reports import attribution_figures
+from jaxsens.reports import belief_figures
 from jaxsens.reports import page
 
 
@@ -46,13 +47,15 @@ def render(
       `heat_maps.scale_of`), 'seconds'
       and, one per image, 'scores', 'baseline_scores', 'completeness_error',
       'relative_error' (None where the score gains nothing), 'num_gradients',
-      'num_forwards'; 'skipped' of 'name', 'reason'; 'annotate'; and, each
+      'num_forwards', and 'complete', whether the values promise to sum to the
+      gain; 'skipped' of 'name', 'reason'; 'annotate'; and, each
       empty or None where it was not done, 'classes' of 'layer', 'classes',
       'certainties'; 'panel' of 'factor', 'unit', 'values', 'image', 'answers',
       'certainties', 'methods'; 'paths' of 'factor', 'unit', 'start', and, one
       per image, 'ends', 'answers', 'certainties' (two each), 'changes',
       'positive', 'negative', 'completeness_error', 'num_gradients';
       'randomised' as methods, with 'spearman', 'absolute_spearman' and 'ssim';
+      'belief' as `experiments.believing` has it;
       'indices' of 'method', 'factors', 'outputs', 'units', 'images'.
     arrays: 'images' (B, H, W, C); 'values/<method>' (B, H, W, C or 1); and, as
       far as there are such, 'masks' (B, H, W), 'classes' (B, K, H, W),
@@ -69,8 +72,8 @@ def render(
     _section('Heat maps', _methods(document), figures, 'heat_maps',
              'The images exactly as the network sees them, and how much each '
              'pixel counts; below each map by how much its sum misses what the '
-             'score gains over the baseline, and what it took. Only methods '
-             f'that promise completeness need a small error.{outlined}'),
+             'score gains over the baseline, where the method promises that it '
+             f'does not, and what it took.{outlined}'),
     _section('For and against', '', figures, 'parts',
              'The maps of the first image in parts.'),
     _section('Every class', '', figures, 'classes',
@@ -83,6 +86,7 @@ def render(
              'change of the score but for the error of the integral.'),
     _section('Permuted parameters', _randomised(document), figures,
              'randomised', ''),
+    _section('Can they be believed?', _belief(document), figures, 'belief', ''),
     _section('Where the map lies', _indices(document), figures, 'indices', ''),
     _section('Large', '', figures, 'annotated', ''),
     '<details><summary>Settings</summary>'
@@ -120,7 +124,10 @@ def _methods(document):
     [
       page.cell(method['name']), page.cell(method['method'], 'text'),
       page.cell(_median(method['completeness_error'], '+.3g')),
-      page.cell(_percent(method['relative_error'])),
+      page.cell(
+        _percent(method['relative_error']) if method['complete'] else
+        'not promised'
+      ),
       page.cell(_median(method['num_gradients'], ',.0f')),
       page.cell(_median(method['num_forwards'], ',.0f')),
       page.cell(f'{method["seconds"] / len(document["images"]):.2f}'),
@@ -177,6 +184,35 @@ def _randomised(document):
     'those of a network whose parameters are permuted within each array. A map '
     'that stays alike shows the image, not what was learned.</p>\n'
   ) if cells else ''
+
+
+def _belief(document):
+  rows = document['belief']
+  if not rows:
+    return ''
+  cells = [
+    [page.cell(row['name'])] + [
+      page.cell(_median(row[field] or (), '.3g'))
+      for field, _ in belief_figures.MEASURES
+    ] + [page.cell(_median(stage, '.2f')) for stage in row['cascade']]
+    for row in rows
+  ]
+  titles = [title for _, title in belief_figures.MEASURES]
+  return page.table(
+    ['method', *titles, *(f'without {name}' for name in rows[0]['stages'])],
+    cells,
+  ) + (
+    '<p class="note">Medians over the images; ↑ more is better, ↓ less. '
+    'Deletion, insertion, ROAD: mean probability of the class while the pixels '
+    'that count most are blackened, come back, or are imputed. MuFidelity: '
+    'rank correlation of sums of the map with what blackening blocks costs. '
+    'Infidelity: share of the changes under small noise that the map does not '
+    'explain, for maps of such changes. Sensitivity: how far the map moves '
+    'within 0.02 around the image, in its own norm. Other class: rank '
+    'correlation with the map of another class. Without a layer: the same with '
+    'the map of the network whose parameters are permuted from the last layer '
+    'to this one. Two maps that show the image alone are alike.</p>\n'
+  )
 
 
 def _indices(document):

@@ -154,6 +154,16 @@ class RandomiseTest(parameterized.TestCase):
     np.testing.assert_allclose(
       found.similarity.ssim, loop.similarity.ssim, atol=1e-4
     )
+    some = sanity.randomise(
+      self.key, self.classifier, self.images, _on_host, mode=mode,
+      vectorised=False, stages=[1, 4], chunk_size=2,
+    )
+    self.assertEqual(some.stages, (_CALLED[3], _CALLED[0]))
+    np.testing.assert_array_equal(some.heat_maps, loop.heat_maps[[1, 4]])
+    with self.assertRaisesRegex(ValueError, r'from 0 to 4, got \[5\]'):
+      sanity.randomise(
+        self.key, self.classifier, self.images, _on_host, stages=[5]
+      )
 
   def test_identical_model_has_exactly_one(self):
     found = sanity.randomise(

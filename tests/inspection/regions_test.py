@@ -76,10 +76,14 @@ class RegionsTest(parameterized.TestCase):
     found = regions.replace(images, mask)[0].astype(np.float64)
     for r, c in np.argwhere(mask):
       near = [
-        found[y, x] for y, x in ((r + 1, c), (r - 1, c), (r, c + 1), (r, c - 1))
-        if 0 <= y < 6 and 0 <= x < 7
+        (found[y, x], 1 if y != r and x != c else 2)
+        for y in range(max(r - 1, 0), min(r + 2, 6))
+        for x in range(max(c - 1, 0), min(c + 2, 7)) if (y, x) != (r, c)
       ]
-      np.testing.assert_allclose(found[r, c], np.mean(near, 0), atol=1e-6)
+      values, weights = zip(*near, strict=True)
+      np.testing.assert_allclose(
+        found[r, c], np.average(values, 0, weights), atol=1e-6
+      )
 
   def test_plane_is_continued_by_neighbours(self):
     row, column = np.mgrid[:6, :7] / 20
