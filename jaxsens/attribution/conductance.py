@@ -182,9 +182,12 @@ def _sum_over_steps(
 
 @functools.partial(jax.jit, static_argnames=('layer', 'quantity'))
 def _ends(classifier, images, targets, *, layer, quantity):
-  logits, activations = taps.apply(classifier, images, [layer])
-  scores = maps.read(classifier, logits, targets, quantity)
-  return scores, activations[layer]
+  def some(images, targets):
+    logits, activations = taps.apply(classifier, images, [layer])
+    scores = maps.read(classifier, logits, targets, quantity)
+    return scores, activations[layer]
+
+  return maps.in_slices(classifier, some, images, targets)
 
 
 @functools.partial(jax.jit, static_argnames=('layer', 'quantity'))
@@ -193,14 +196,20 @@ def _conductance_step(
   layer, quantity,
 ):
   del start, end
-  way = images - baselines
-  here = baselines + node * way
-  activation = lambda x: taps.apply(classifier, x, [layer])[1][layer]
-  _, slope = jax.jvp(activation, (here,), (way,))
-  _, _, gradient = layer_scores.gradients(
-    classifier, here, targets, [layer], quantity
+
+  def some(images, baselines, targets):
+    way = images - baselines
+    here = baselines + node * way
+    activation = lambda x: taps.apply(classifier, x, [layer])[1][layer]
+    _, slope = jax.jvp(activation, (here,), (way,))
+    _, _, gradient = layer_scores.gradients(
+      classifier, here, targets, [layer], quantity
+    )
+    return gradient[layer] * slope
+
+  return total + weight * maps.in_slices(
+    classifier, some, images, baselines, targets
   )
-  return total + weight * gradient[layer] * slope
 
 
 @functools.partial(jax.jit, static_argnames=('layer', 'quantity'))
@@ -209,9 +218,15 @@ def _layer_step(
   layer, quantity,
 ):
   del baselines
-  way = end - start
-  edit = {layer: lambda a: start + node * way}
-  _, _, gradient = layer_scores.gradients(
-    classifier, images, targets, [layer], quantity, edit
+
+  def some(images, targets, start, end):
+    way = end - start
+    edit = {layer: lambda a: start + node * way}
+    _, _, gradient = layer_scores.gradients(
+      classifier, images, targets, [layer], quantity, edit
+    )
+    return gradient[layer] * way
+
+  return total + weight * maps.in_slices(
+    classifier, some, images, targets, start, end
   )
-  return total + weight * gradient[layer] * way

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsens.attribution import cam
+from jaxsens.attribution import conductance
 from jaxsens.attribution import deeplift
 from jaxsens.attribution import gradients
 from jaxsens.attribution import integrals
@@ -39,6 +40,12 @@ _METHODS = {
     classifier, images, _IMAGES[::-1], targets
   ),
   'Grad-CAM': cam.activation_map,
+  'conductance': lambda *x: conductance.conductance(
+    *x, layer='second', num_steps=3
+  ),
+  'layer integrated gradients': lambda *x: (
+    conductance.layer_integrated_gradients(*x, layer='second', num_steps=3)
+  ),
 }
 
 
