@@ -3,9 +3,12 @@
 Networks of torchvision with random weights, the same ones in ours (batch norm
 folded, kernels in the fastest form), float32, random RGB images.
 
-    agreement   max |ours - captum| / max |captum| at the same settings;
+    agreement   max |ours - captum| / max |captum| of an image at the same
+                settings, largest of the images, in float32 and in float64;
                 'DeepLIFT' with captum's two faults behind max pools repaired,
-                'DeepLIFT, as shipped' without
+                'DeepLIFT, as shipped' without; 'saliency, captum beside
+                itself': its two layouts of torch. Where rounding moves a kink
+                of the network gradients in float32 differ by much
     speed       gradients (or images) per second, captum in both memory layouts
                 of torch; ratio = median over rounds of ours / captum's faster
     memory      largest resident memory of a process of its own, less that of
@@ -69,6 +72,7 @@ def run(
   networks: Sequence[str] = tuple(LAYERS),
   image_size: int = 224,
   num_images: int = 2,
+  precisions: Sequence[str] = ('float32', 'float64'),
   batch_size: int = 8,
   num_steps: int = 16,
   speed_steps: int = 200,
@@ -89,6 +93,7 @@ def run(
     networks: keys of `LAYERS`.
     image_size: pixels per side.
     num_images: of agreement and memory.
+    precisions: of agreement.
     batch_size: images that go through a network together.
     num_steps: of integrals in agreement.
     speed_steps: of integrals in speed, where one image is a unit of work.
@@ -111,11 +116,13 @@ def run(
   twins = import_twins(log)
   result: dict[str, Any] = {}
   for name in networks:
-    if 'agreement' in parts and twins is not None:
-      log(f'{name}: agreement')
-      _add(result, 'agreement', name, _agreement(
-        twins, name, image_size, num_images, num_steps
-      ))
+    for precision in precisions if 'agreement' in parts and twins else ():
+      log(f'{name}: agreement, {precision}')
+      with jax.enable_x64(precision == 'float64'):
+        found = _agreement(
+          twins, name, image_size, num_images, num_steps, precision
+        )
+      _add(result, 'agreement', f'{name}, {precision}', found)
     if 'speed' in parts:
       log(f'{name}: speed')
       for row, measures in _speed(
@@ -158,7 +165,7 @@ def import_twins(log: Log):
   return captum_twins
 
 
-def pair(twins, name: str, size: int):
+def pair(twins, name: str, size: int, precision: str = 'float32'):
   """Returns the classifier, and torch's network of the same weights."""
   image_size = (size, size)
   options = dict(
@@ -168,9 +175,9 @@ def pair(twins, name: str, size: int):
   model = registry.create(name, jax.random.key(0), _NUM_CLASSES)
   network = None
   if twins is not None:
-    network, arrays = twins.create(name, _NUM_CLASSES, size)
+    network, arrays = twins.create(name, _NUM_CLASSES, size, precision)
     model = convert.load(name, model, arrays).model
-  return inference.classifier(model, **options), network
+  return inference.classifier(model, dtype=precision, **options), network
 
 
 def random_images(number: int, size: int) -> np.ndarray:
@@ -178,9 +185,9 @@ def random_images(number: int, size: int) -> np.ndarray:
   return np.random.default_rng(0).random((number, size, size, 3), np.float32)
 
 
-def _agreement(twins, name, size, num_images, num_steps):
-  classifier, network = pair(twins, name, size)
-  images = random_images(num_images, size)
+def _agreement(twins, name, size, num_images, num_steps, precision):
+  classifier, network = pair(twins, name, size, precision)
+  images = random_images(num_images, size).astype(precision)
   x = twins.tensor(images)
   last, inner = LAYERS[name]
   arguments = (classifier, images, TARGET)
@@ -213,8 +220,8 @@ def _agreement(twins, name, size, num_images, num_steps):
     ).values, twins.conductance(network, inner, x, TARGET, num_steps),
   )
   changes = 0.05 * np.random.default_rng(1).standard_normal(
-    (num_images, 4, *images.shape[1:]), np.float32
-  )
+    (num_images, 4, *images.shape[1:])
+  ).astype(precision)
   signed = gradients.saliency(*arguments, absolute=False).values
   found['infidelity'] = _difference(
     infidelity.infidelity(
@@ -222,17 +229,24 @@ def _agreement(twins, name, size, num_images, num_steps):
     ).values,
     twins.infidelity(network, x, twins.tensor(signed), TARGET, changes),
   )
-  network = twins.apart(network)
+  found['saliency, captum beside itself'] = _difference(
+    theirs('saliency'), twins.array(twins.attribute(
+      network.to(memory_format=twins.FORMATS['channels_last']), 'saliency',
+      twins.tensor(images, 'channels_last'), TARGET,
+    )),
+  )
+  network = twins.apart(network.to(memory_format=twins.FORMATS['NCHW']))
   with twins.summed_unpooling():
     found['DeepLIFT'] = _difference(ours, theirs('DeepLIFT'))
   return found
 
 
 def _difference(ours, theirs) -> float:
-  scale = np.abs(theirs).max()
-  if not scale > 0:
+  places = tuple(range(1, np.ndim(theirs)))
+  scales = np.abs(theirs).max(places)
+  if not np.all(scales > 0):
     raise ValueError('captum attributes nothing: the score does not change.')
-  return float(np.abs(ours - theirs).max() / scale)
+  return float((np.abs(ours - theirs).max(places) / scales).max())
 
 
 def _speed(

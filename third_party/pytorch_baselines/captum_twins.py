@@ -39,13 +39,15 @@ class _Apart(nn.Module):
 
 
 def create(
-  architecture: str, num_classes: int, size: int, seed: int = 1
+  architecture: str, num_classes: int, size: int, precision: str = 'float32',
+  *, seed: int = 1,
 ) -> tuple[nn.Module, dict[str, np.ndarray]]:
   """Returns a network with random weights, and these by torch's names."""
   with torch.random.fork_rng():
     torch.manual_seed(seed)
     network = network_speed.create(architecture, num_classes, 4, size)
-  return single_use(network), network_speed.arrays(network)
+  arrays = network_speed.arrays(network)
+  return single_use(network).to(getattr(torch, precision)), arrays
 
 
 def single_use(network: nn.Module) -> nn.Module:
@@ -79,7 +81,7 @@ def summed_unpooling() -> Iterator[None]:
   """Lets captum add what several windows contribute to one pixel."""
   def unpool(x, indices, size, stride, padding, shape):
     del size, stride, padding
-    zeros = torch.zeros(shape).flatten(2)
+    zeros = torch.zeros(shape, dtype=x.dtype).flatten(2)
     return zeros.scatter_add(2, indices.flatten(2), x.flatten(2)).reshape(shape)
 
   before = deep_lift.F
