@@ -214,6 +214,18 @@ def from_flax(
   )
 
 
+def slice_of(number: int, limit: int) -> int:
+  """Returns how many of a number of images go together.
+
+  The largest divisor within the limit; all where that is below half the limit,
+  since small slices cost more than they gain, or where there is no limit.
+  """
+  if not 0 < limit < number:
+    return number
+  size = max(n for n in range(1, limit + 1) if number % n == 0)
+  return size if 2 * size >= limit else number
+
+
 def _set_static(instance: Classifier, field: str, value: Any) -> None:
   object.__setattr__(instance, field, value)
 

@@ -21,6 +21,9 @@ _MAY_IMPORT = {
     'attribution.maps', 'attribution.taps', 'classifiers', 'inspection',
   ),
   'inspection.probes': ('uncertainty.resampling',),
+  'inspection.regions': (
+    'attribution.maps', 'attribution.road', 'classifiers',
+  ),
   'factors': ('marginals', 'transports'),
   'transports': ('marginals',),
   'box_search': ('factors', 'gpc.designs'),

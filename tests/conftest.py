@@ -10,6 +10,16 @@ import pytest
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 
 
+@pytest.fixture(autouse=True, scope='module')
+def _no_programs_of_other_modules():
+  """Frees compiled programs: a process can map only so many of them.
+
+  Beyond `vm.max_map_count` LLVM ends in a segmentation fault.
+  """
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='module')
 def quick_compiles():
   """Keeps LLVM at its lowest level; the rewriting of XLA stays as it is.

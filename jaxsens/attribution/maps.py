@@ -22,7 +22,6 @@ import numpy as np
 
 from jaxsens import classifiers
 from jaxsens import quantities
-from jaxsens.models import networks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,7 +142,7 @@ def in_slices(
     *arrays: pytrees of one number of rows, known when it is traced.
   """
   number = len(jax.tree.leaves(arrays)[0])
-  size = networks.slice_of(number, classifier.gradient_slice)
+  size = classifiers.slice_of(number, classifier.gradient_slice)
   if size == number:
     return function(*arrays)
   parts = jax.tree.map(

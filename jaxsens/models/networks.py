@@ -5,6 +5,7 @@ from collections.abc import Callable
 from flax import nnx
 import jax
 
+from jaxsens import classifiers
 from jaxsens.models import layers
 
 
@@ -66,24 +67,12 @@ class Network(nnx.Module):
     number = images.shape[0]
     # A program for any number of images, as export makes it, has no slices.
     known = isinstance(number, int)
-    size = slice_of(number, self.slice_size) if known else number
+    size = classifiers.slice_of(number, self.slice_size) if known else number
     if train or size == number or layers.is_observed():
       return function(images, train, key)
     slices = images.reshape(-1, size, *images.shape[1:])
     results = jax.lax.map(lambda part: function(part, train, key), slices)
     return results.reshape(number, -1)
-
-
-def slice_of(number: int, limit: int) -> int:
-  """Returns how many of a number of images go together.
-
-  The largest divisor within the limit; all where that is below half the limit,
-  since small slices cost more than they gain, or where there is no limit.
-  """
-  if not 0 < limit < number:
-    return number
-  size = max(n for n in range(1, limit + 1) if number % n == 0)
-  return size if 2 * size >= limit else number
 
 
 def drop_and_project(

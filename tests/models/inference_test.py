@@ -9,7 +9,6 @@ import pytest
 
 from jaxsens import classifiers
 from jaxsens.models import inference
-from jaxsens.models import networks
 from jaxsens.models import registry
 from jaxsens.models import states
 from tests.oracles import torchvision_networks
@@ -160,7 +159,7 @@ def test_preparing_leaves_the_network_as_it_is():
    (1, 1, 1), (5, 1, 1)],
 )  # fmt: skip
 def test_slices_divide_the_batch(number, limit, expected):
-  assert networks.slice_of(number, limit) == expected
+  assert classifiers.slice_of(number, limit) == expected
 
 
 def test_slices_change_neither_logits_nor_gradients():
