@@ -30,7 +30,6 @@ _CLASSES = 10  # whose activation maps are shown beside each other
 _COLUMNS = 7  # values of a factor
 # A path past many edges of pixels takes more steps than a straight line.
 _LONGER, _TOLERANCE = 16, 1e-2
-_CANNOT = (ValueError, TypeError, NotImplementedError, FloatingPointError)
 
 Arrays = dict[str, np.ndarray]
 
@@ -61,7 +60,7 @@ def attribute(
     start = time.perf_counter()
     try:
       found = method(context, images, targets)
-    except _CANNOT as error:
+    except methods_lib.REFUSALS as error:
       if not skip:
         raise
       runs.LOG.warning('%s is left out: %s', name, error)

@@ -42,8 +42,6 @@ from jaxsens.reports import localisation_page
 from jaxsens.reports import tables
 
 _KEYS = ('choice', 'methods', 'permuted', 'baselines', 'bootstrap', 'ties')
-# What a network or its layers may lack for a method.
-_REFUSALS = (TypeError, ValueError, NotImplementedError, FloatingPointError)
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
@@ -69,7 +67,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
   for i, (name, method) in enumerate(wanted.items()):
     try:
       found = _maps_of(name, method, study)
-    except _REFUSALS as error:
+    except methods.REFUSALS as error:
       runs.LOG.warning('%s: not done: %s', name, error)
       refused[name] = str(error)
       continue

@@ -201,6 +201,10 @@ METHODS: dict[str, Method] = {
 }
 """What explains images, by the name under which it is asked for."""
 
+# JAX raises NotImplementedError for a primitive without a derivative.
+REFUSALS = (TypeError, ValueError, NotImplementedError, FloatingPointError)
+"""What a method raises that a network, its layers or its answers rule out."""
+
 COMPLETE = frozenset({
   'integrated gradients', 'integrated gradients, adaptive',
   'expected gradients', 'blur path', 'DeepLIFT', 'DeepSHAP',

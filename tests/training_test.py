@@ -11,37 +11,22 @@ from jaxsens import classifiers
 from jaxsens.models import layers
 from jaxsens.models import resnet
 from jaxsens.models import states
-from jaxsens.training import checkpoints
 from jaxsens.training import loop
 from jaxsens.training import losses
 from jaxsens.training import metrics
 from jaxsens.training import optimizers
 from jaxsens.training import schedules
 from jaxsens.uncertainty import spectral
+from tests.oracles import small_networks
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 GRAY = classifiers.Normalise((0.5,), (0.5,))
 
 
-class _Network(nnx.Module):
-  """Convolution, batch norm, dropout, head: everything that training moves."""
-
-  def __init__(self, rngs):
-    self.conv1 = layers.Convolution(1, 8, 3, dtype=np.float32, rngs=rngs)
-    self.bn1 = layers.BatchNorm(8)
-    self.dropout = nnx.Dropout(0.1)
-    self.fc = layers.linear(8, 3, rngs=rngs)
-
-  def __call__(self, images, *, train=False, key=None):
-    x = layers.relu(self.bn1(self.conv1(images), train=train))
-    features = self.dropout(x.mean((1, 2)), deterministic=not train, rngs=key)
-    return self.fc(features)
-
-
 @functools.cache
 def _network():
-  return _Network(nnx.Rngs(0))
+  return small_networks.Trainable(nnx.Rngs(0))
 
 
 def _stripes(number, seed):
@@ -395,101 +380,6 @@ def test_a_loss_that_is_no_number_is_reported_with_epoch_and_step():
   images[5] = np.nan
   with pytest.raises(FloatingPointError, match='validation of epoch 0'):
     _fine_tune(validation=loop.LabelledImages(images, VALIDATION.labels))
-
-
-METADATA = checkpoints.Metadata(
-  architecture='resnet18',
-  class_names=('level', 'across', 'along'),
-  image_size=(8, 8),
-  channels=1,
-  mean=(0.5,),
-  std=(0.5,),
-  data='stripes, 70 images, seed 1',
-  config_hash='0123abcd',
-  metrics={'accuracy': 0.5, 'confusion': [[1, 0], [0, 1]]},
-)
-
-
-def test_checkpoint_gives_back_network_and_metadata(tmp_path):
-  path = tmp_path / 'new' / 'checkpoint'
-  assert not checkpoints.exists(path)
-  checkpoints.save(path, _network(), METADATA)
-  assert checkpoints.exists(path)
-  abstract = nnx.eval_shape(lambda: _Network(nnx.Rngs(1)))
-  network, metadata = checkpoints.restore(
-    path, abstract, expected={'config_hash': '0123abcd', 'image_size': (8, 8)}
-  )
-  assert metadata == METADATA
-  restored = states.flatten(network)
-  for name, array in states.flatten(_network()).items():
-    np.testing.assert_array_equal(restored[name], array, err_msg=name)
-  np.testing.assert_array_equal(
-    network(TRAIN.images[:2]), _network()(TRAIN.images[:2])
-  )
-
-
-def test_saving_again_replaces_the_checkpoint_and_leaves_nothing_aside(
-  tmp_path,
-):
-  path = tmp_path / 'checkpoint'
-  checkpoints.save(path, _network(), METADATA)
-  later = dataclasses.replace(METADATA, config_hash='later')
-  checkpoints.save(path, _Network(nnx.Rngs(5)), later)
-  network, metadata = checkpoints.restore(path, _network(), expected={})
-  assert metadata.config_hash == 'later'
-  assert (network.fc.kernel[...] != _network().fc.kernel[...]).any()
-  assert [entry.name for entry in tmp_path.iterdir()] == ['checkpoint']
-
-
-def test_checkpoint_of_another_configuration_names_what_differs(tmp_path):
-  checkpoints.save(tmp_path / 'a', _network(), METADATA)
-  expected = {
-    'config_hash': 'ffff',
-    'class_names': ('level', 'across'),
-    'channels': 1,
-  }
-  with pytest.raises(ValueError) as caught:
-    checkpoints.restore(tmp_path / 'a', _network(), expected=expected)
-  message = str(caught.value)
-  assert "config_hash: checkpoint '0123abcd', needed 'ffff'" in message
-  assert "needed ('level', 'across')" in message
-  assert 'channels' not in message
-
-
-def test_checkpoint_of_another_network_names_the_arrays(tmp_path):
-  checkpoints.save(tmp_path / 'a', _network(), METADATA)
-  other = nnx.eval_shape(
-    lambda: resnet.resnet18(jax.random.key(0), 3, in_channels=1)
-  )
-  with pytest.raises(ValueError, match='missing: .*layer1.0.bn1.bias') as error:
-    checkpoints.restore(tmp_path / 'a', other, expected={})
-  assert 'conv1.kernel: needed (7, 7, 1, 64), given (3, 3, 1, 8)' in str(
-    error.value
-  )
-
-
-def test_missing_and_damaged_checkpoints_are_reported(tmp_path):
-  with pytest.raises(FileNotFoundError, match='absent: no checkpoint'):
-    checkpoints.restore(tmp_path / 'absent', _network(), expected={})
-  path = tmp_path / 'a'
-  checkpoints.save(path, _network(), METADATA)
-  for file in (path / 'arrays').rglob('*'):
-    if file.is_file():
-      file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-  with pytest.raises(ValueError, match='a: damaged checkpoint'):
-    checkpoints.restore(path, _network(), expected={})
-  (path / 'metadata.json').write_text('{"format"')
-  with pytest.raises(ValueError, match='damaged metadata.json'):
-    checkpoints.read_metadata(path)
-  (path / 'metadata.json').write_text('{"format": 99}')
-  with pytest.raises(ValueError, match='format 99, expected 1'):
-    checkpoints.read_metadata(path)
-
-
-def test_a_folder_that_is_no_checkpoint_is_not_replaced(tmp_path):
-  (tmp_path / 'a').mkdir()
-  with pytest.raises(ValueError, match='is no checkpoint; not replaced'):
-    checkpoints.save(tmp_path / 'a', _network(), METADATA)
 
 
 def test_history_is_ready_for_json():

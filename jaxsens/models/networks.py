@@ -13,8 +13,8 @@ class Network(nnx.Module):
   """A network of a feature map, an embedding and a linear head.
 
   A subclass has `features`, a method or a module (images, *, train, key) ->
-  last feature map (B, h, w, D), and overrides what differs of `_embed` and
-  `_head`.
+  last feature map (B, h, w, D), and `_head`, a method (embeddings (B, D),
+  train, key) -> logits (B, K); it overrides `_embed` where that differs.
 
   Attributes:
     num_features: D, what the head takes.
@@ -59,9 +59,6 @@ class Network(nnx.Module):
 
   def _embed(self, images, train, key):
     return layers.mean_pool(self.features(images, train=train, key=key))
-
-  def _head(self, x, train, key):
-    raise NotImplementedError
 
   def _in_slices(self, function: Callable, images, train, key):
     number = images.shape[0]

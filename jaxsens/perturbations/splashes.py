@@ -146,8 +146,8 @@ PERTURBATIONS = (
   perturbation.Perturbation(
     'droplets', 'spatial', droplets, 'relative radius', identity=0.0,
     sensible_range=_UNIT, limits=_UNIT, random=True,
-    source='20 discs that show the scene upside down (Roser and Geiger 2009, '
-      'simplified); NRTK WaterDropletPerturber traces rays instead',
+    source='20 discs that show the scene upside down, as drops do (Roser and '
+      'Geiger 2009); NRTK WaterDropletPerturber traces rays instead',
     family='weather and dirt',
     happens='Water or coolant drops sit on the lens; each shows a small '
       'picture of the scene, upside down.',

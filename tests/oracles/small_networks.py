@@ -3,8 +3,10 @@
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsens import classifiers
+from jaxsens.models import layers
 
 
 class SmallNetwork(nnx.Module):
@@ -37,6 +39,21 @@ class SmallNetwork(nnx.Module):
     x = nnx.max_pool(x, (2, 2), (2, 2))
     x = jax.nn.relu(x + self.second(jax.nn.relu(self.first(x))))
     return self.head(jnp.mean(x, (1, 2)))
+
+
+class Trainable(nnx.Module):
+  """Convolution, batch norm, dropout, head: everything that training moves."""
+
+  def __init__(self, rngs):
+    self.conv1 = layers.Convolution(1, 8, 3, dtype=np.float32, rngs=rngs)
+    self.bn1 = layers.BatchNorm(8)
+    self.dropout = nnx.Dropout(0.1)
+    self.fc = layers.linear(8, 3, rngs=rngs)
+
+  def __call__(self, images, *, train=False, key=None):
+    x = layers.relu(self.bn1(self.conv1(images), train=train))
+    features = self.dropout(x.mean((1, 2)), deterministic=not train, rngs=key)
+    return self.fc(features)
 
 
 def classifier(
