@@ -14,7 +14,7 @@ class Network(nnx.Module):
 
   A subclass has `features`, a method or a module (images, *, train, key) ->
   last feature map (B, h, w, D), and `_head`, a method (embeddings (B, D),
-  train, key) -> logits (B, K); it overrides `_embed` where that differs.
+  train, key) -> logits (B, K); or it overrides `_embed` and `_logits`.
 
   Attributes:
     num_features: D, what the head takes.
